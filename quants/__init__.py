@@ -1,0 +1,1 @@
+"""A market-data pump that teaches asyncio, the GIL, memory and measurement."""

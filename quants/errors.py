@@ -1,0 +1,75 @@
+"""Every error of the package: one tree, each names both sides and the way out.
+
+QuantsError
+├── SettingsError      an option's value cannot work           (exit code 2)
+├── InexactValue       a decimal that fixed point cannot hold  (exit code 2)
+├── EnvironmentFault   a port, disk, Redis or feed said no     (exit code 1)
+├── FrameError         bytes that are not what the wire promised
+├── CorruptLog         a tick log whose bytes cannot be trusted
+├── EmptyBatch         VWAP of nothing is undefined
+└── StaleLease         a pooled object used after its release
+
+An expected end (a client left, a task was cancelled) is none of these.
+"""
+
+
+class QuantsError(Exception):
+    """Root of the tree; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class SettingsError(QuantsError):
+    """A setting that cannot work, named with its value and a way out.
+
+    Args:
+        name: the setting, as on the command line without dashes.
+        value: what was given.
+        reason: what would work.
+    """
+
+    exit_code = 2
+
+    def __init__(self, name: str, value: object, reason: str) -> None:
+        super().__init__(f"{name}={value}: {reason}")
+        self.name, self.value, self.reason = name, value, reason
+
+
+class InexactValue(QuantsError):
+    """A decimal text with more digits than its symbol's fixed point holds."""
+
+    exit_code = 2
+
+    def __init__(self, text: str, decimals: int) -> None:
+        super().__init__(f"{text!r} is not exact at {decimals} decimals")
+        self.text, self.decimals = text, decimals
+
+
+class EnvironmentFault(QuantsError):
+    """The machine or a server refused: port, disk, Redis, feed."""
+
+
+class FrameError(QuantsError):
+    """A frame that was refused: what was expected, what came.
+
+    Args:
+        part: magic, version, kind, length, CRC or symbol: the counter's label.
+        expected: what the protocol promises.
+        received: what the bytes say.
+    """
+
+    def __init__(self, part: str, expected: object, received: object) -> None:
+        super().__init__(f"frame {part}: expected {expected}, received {received}")
+        self.part, self.expected, self.received = part, expected, received
+
+
+class CorruptLog(QuantsError):
+    """A tick log with bytes that fail their checksum, and where."""
+
+
+class EmptyBatch(QuantsError):
+    """VWAP needs volume: no tick, or none with a size, has no price."""
+
+
+class StaleLease(QuantsError):
+    """A lease was used after its release: the tick is somebody else's now."""
