@@ -8,7 +8,7 @@ always a bound, the cumulative counts a Prometheus server wants are exact.
 A bucket holds its upper bound and not its lower one, as Prometheus' `le` says.
 """
 
-from math import ceil, nan
+from math import ceil, isnan, nan
 from typing import NamedTuple
 
 PARTS = 16  # buckets per power of two
@@ -135,6 +135,8 @@ class Histogram:
 
 def seconds_text(seconds: float) -> str:
     """A duration with three digits and the unit that suits it."""
+    if isnan(seconds):
+        return "-"
     for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
