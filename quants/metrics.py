@@ -151,15 +151,12 @@ def nested(readings: Mapping[Label, Any]) -> Any:
 
 def summary(histogram: Histogram) -> dict[str, float | None]:
     """A histogram in four numbers; durations in seconds."""
-    p50, p99, maximum = (
-        finite(seconds)
-        for seconds in (
-            histogram.quantile(0.5),
-            histogram.quantile(0.99),
-            histogram.maximum,
-        )
-    )
-    return {"count": histogram.count, "p50": p50, "p99": p99, "maximum": maximum}
+    return {
+        "count": histogram.count,
+        "p50": finite(histogram.quantile(0.5)),
+        "p99": finite(histogram.quantile(0.99)),
+        "maximum": finite(histogram.maximum),
+    }
 
 
 def finite(number: float) -> float | None:
