@@ -1,0 +1,67 @@
+# One line each; every target sets up what it needs in .venv.
+#     make run ARGS="--duration 10"      make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+# Exact versions; the weekly check passes "--upgrade -e .[lab]", the newest ones.
+INSTALL ?= -r requirements.txt
+
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+READER := $(VENV)/.reader
+DEVELOPER := $(VENV)/.developer
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval.cfg
+
+.PHONY: help run lab test long lint types bench notebooks browser clean
+
+help:  ## This list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+run: $(READER)  ## The pump, on this machine: make run ARGS="--duration 10"
+	$(BIN)/python -m quants run $(ARGS)
+
+lab: $(READER)  ## The notebooks, in JupyterLab
+	$(BIN)/python -m jupyter lab --notebook-dir=notebooks $(ARGS)
+
+test: $(DEVELOPER)  ## The tests, a few minutes
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+long: $(DEVELOPER)  ## All tests, also under the interpreters in QUANTS_PYTHONS
+	$(BIN)/python -m pytest -m "not browser" $(ARGS)
+	@set -e; for python in $(QUANTS_PYTHONS); do \
+	    tag=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2] + sys.abiflags)'); \
+	    $(MAKE) test PYTHON=$$python VENV=.venv-$$tag; \
+	done
+
+lint: $(DEVELOPER)  ## Rules and layout, by ruff
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+types: $(DEVELOPER)  ## Types, by mypy --strict
+	$(BIN)/python -m mypy
+
+bench: $(DEVELOPER)  ## The claims about speed, measured here
+	$(BIN)/python -m benchmarks $(ARGS)
+
+notebooks: $(DEVELOPER)  ## Every notebook runs and shows what is committed
+	$(BIN)/python -m pytest $(NBVAL) -p no:cacheprovider notebooks/ $(ARGS)
+
+browser: $(DEVELOPER)  ## The notebooks and the live page in a real Chromium
+	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+
+clean:  ## Remove the environment and what the tools left
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(READER): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and sys.executable + " is Python %d.%d; 3.11 or newer is needed: make PYTHON=python3.13" % sys.version_info[:2])'
+	test -d $(BIN) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(INSTALL)
+	@touch $@
+
+$(DEVELOPER): $(READER)
+	$(BIN)/python -m pip install --quiet $(INSTALL) -e ".[lab,dev]"
+	@touch $@
