@@ -58,7 +58,7 @@ clean:  ## Remove the environment and what the tools left
 
 $(READER): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and sys.executable + " is Python %d.%d; 3.11 or newer is needed: make PYTHON=python3.13" % sys.version_info[:2])'
-	test -d $(BIN) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(INSTALL)
 	@touch $@
 
