@@ -95,6 +95,8 @@ def limits_with(symbols, texts):
 @given(price=int64s, size=int64s, off=st.integers(-1, 1))
 @example(price=3_037_000_500, size=3_037_000_500, off=0)  # just beyond int64
 @example(price=2**62, size=2**62, off=-1)
+# The float product lies below the float of the limit that it breaches.
+@example(price=2624989531201712629, size=3699794560238578399, off=-1)
 def test_a_notional_one_unit_off_is_told_apart_where_the_product_overflows(
     price, size, off
 ):

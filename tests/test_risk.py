@@ -1,0 +1,278 @@
+"""The risk stage beside a real Redis that is changed, killed and stopped."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from itertools import pairwise
+
+import psutil
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quants.alerts import STREAM
+from quants.host import free_port, running
+from quants.limits import limit_key
+from quants.metrics import Registry
+from quants.redis_server import connect, redis_server
+from quants.risk import AlertCounts, Risk
+from quants.tick import Batch, Symbol, gap, rows_of
+
+AAPL, BTC = SYMBOLS = [Symbol("AAPL", 2, 0), Symbol("BTC", 8, 8)]
+SECOND = 1_000_000_000
+START = 1_767_364_200 * SECOND
+NO_REDIS = "redis://127.0.0.1:1/0"
+LIMITS = {"price_low": "180.00", "price_high": "190.00", "notional": "18000.00"}
+
+
+def batch(ticks, first_seq=1):
+    """Ticks as (time_ns, price, size, symbol)."""
+    rows = rows_of([(START + t, *values, 0) for t, *values in ticks])
+    return Batch(rows, first_seq, len(rows), 0)
+
+
+def breach(second, first_seq):
+    """One AAPL tick above its band, at a second of its own: one alert."""
+    return batch([(second * SECOND, 19001, 1, 0)], first_seq)
+
+
+async def each(*batches):
+    for one in batches:
+        yield one
+
+
+async def until(fact, seconds=20):
+    async with asyncio.timeout(seconds):
+        while not fact():  # noqa: ASYNC110 - threads and Redis set no event
+            await asyncio.sleep(0.005)
+
+
+def with_limits(*answers, **options):
+    risk = Risk(SYMBOLS, "s1", NO_REDIS, Registry(), **options)
+    risk.limits.update(answers)
+    return risk
+
+
+def alerts_in(client):
+    return [fields for _, fields in client.xrange(STREAM)]
+
+
+# ---- checking
+
+
+def test_an_alert_says_what_was_beyond_which_limit():
+    risk = with_limits(["180.005", "190.00", "18000", "1"], ["1", None, "0.25", "1"])
+    ticks = [
+        (0, 18000, 1, 0),  # below a low that rounds up to 180.01
+        (1, 18500, 98, 0),  # 18130
+        (2, 5 * 10**7, 50_000_001, 1),  # below, and 0.5 × 0.50000001
+        (3, 18001, 99, 0),  # within the cooldowns of AAPL
+    ]
+    alerts = risk.check(batch(ticks, first_seq=41))
+    assert [(a.id, a.symbol, a.time_ns, a.value, a.limit) for a in alerts] == [
+        ("s1:41:price_band", "AAPL", START, "180.00", "180.01"),
+        ("s1:42:notional", "AAPL", START + 1, "18130.00", "18000.00"),
+        ("s1:43:notional", "BTC", START + 2, *NOTIONALS),
+        ("s1:43:price_band", "BTC", START + 2, "0.50000000", "1.00000000"),
+    ]
+
+
+NOTIONALS = "0.2500000050000000", "0.2500000000000000"
+
+
+def test_of_10_000_identical_breaches_one_is_an_alert_and_9_999_are_suppressed():
+    risk = with_limits(["180.00", "190.00", None, "1"], [None] * 4)
+    ticks = [(i * SECOND // 10_000, 19001, 1, 0) for i in range(10_000)]
+    alerts = risk.check(batch(ticks))
+    assert len(alerts) == 1
+    assert risk.summary() == {
+        "price_band": AlertCounts(1, 0, 9_999, 1),
+        "notional": AlertCounts(0, 0, 0, 0),
+    }
+
+
+def test_a_gap_raises_nothing():
+    assert with_limits(["180.00", "190.00", "1", "1"]).check(gap(1, 7)) == []
+
+
+ticks = st.tuples(
+    st.integers(0, 5),  # event time goes back and forth
+    st.integers(17_990, 19_010),
+    st.integers(90, 105),
+    st.integers(0, 1),
+)
+
+
+@given(
+    ticks=st.lists(ticks, min_size=1, max_size=60), cuts=st.lists(st.integers(0, 60))
+)
+def test_alerts_are_the_same_in_any_framing_and_those_that_fractions_find(ticks, cuts):
+    texts = ["180.00", "190.00", "18500.00", "1"]
+    risk = with_limits(texts, texts, cooldown_ns=3)
+    found, edges = [], [0, *sorted(min(c, len(ticks)) for c in cuts), len(ticks)]
+    for first, end in pairwise(edges):
+        found += risk.check(batch(ticks[first:end], first + 1))
+    assert [a.id for a in found] == slow_alerts(ticks, cooldown_ns=3)
+
+
+def slow_alerts(ticks, cooldown_ns):
+    last: dict[tuple[str, int], int] = {}
+    ids = []
+    for seq, (time_ns, price, size, symbol) in enumerate(ticks, 1):
+        traded = SYMBOLS[symbol]
+        exact = Fraction(price, 10**traded.price_decimals)
+        value = exact * Fraction(size, 10**traded.size_decimals)
+        broken = {"notional": value > 18500, "price_band": not 180 <= exact <= 190}
+        for rule in (rule for rule, is_broken in broken.items() if is_broken):
+            before = last.get((rule, symbol))
+            if before is None or abs(time_ns - before) >= cooldown_ns:
+                last[rule, symbol] = time_ns
+                ids.append(f"s1:{seq}:{rule}")
+    return ids
+
+
+# ---- with Redis
+
+
+@pytest.mark.parametrize("path", [None, ""], ids=["redis-server", "fakeredis"])
+async def test_limits_come_from_redis_and_alerts_go_there(path):
+    with redis_server(path=path) as server, connect(server.url) as client:
+        client.hset(limit_key(AAPL), mapping=LIMITS)
+        risk = Risk(SYMBOLS, "s1", server.url, Registry())
+        ticks = [(i, 19_001, 100, 0) for i in range(100)]
+        await risk.run(each(batch(ticks), gap(101, 5), breach(2, 106)))
+        assert [a["id"] for a in alerts_in(client)] == [
+            "s1:1:notional", "s1:1:price_band", "s1:106:price_band",
+        ]  # fmt: skip
+    assert risk.summary()["price_band"] == AlertCounts(2, 2, 99, 0)
+    assert repr(risk) == "<Risk 3 alerts raised, <Outbox 0/10000, 0 lost>>"
+
+
+async def test_a_limit_that_changes_is_known_within_one_refresh():
+    with redis_server() as server, connect(server.url) as client:
+        risk = Risk(SYMBOLS, "s1", server.url, Registry(), refresh_seconds=0.01)
+
+        async def batches():
+            yield breach(0, 1)
+            assert risk.raised.total() == 0
+            client.hset(limit_key(AAPL), mapping=LIMITS)
+            await until(lambda: risk.limits.high[0] == 19000)
+            yield breach(1, 2)
+
+        await risk.run(batches())
+        assert [a["seq"] for a in alerts_in(client)] == ["2"]
+
+
+@contextmanager
+def durable_redis(port, folder):
+    """A Redis that survives kill -9 with all it acknowledged."""
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1"]
+    command += ["--dir", str(folder), "--save", "", "--appendonly", "yes"]
+    command += ["--appendfsync", "always"]
+    with running(command, stdout=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 10
+        with connect(f"redis://127.0.0.1:{port}/0") as client:
+            while not answers(client):
+                assert time.monotonic() < deadline, "redis-server did not start"
+            yield child, client
+
+
+def answers(client):
+    try:
+        return client.ping()
+    except (redis.RedisError, OSError):
+        time.sleep(0.01)
+
+
+async def test_alerts_survive_a_kill_of_redis_and_arrive_once_each(tmp_path):
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    with ExitStack() as servers:
+        child, client = servers.enter_context(durable_redis(port, tmp_path))
+        client.hset(limit_key(AAPL), mapping=LIMITS)
+        risk = Risk(SYMBOLS, "s1", url, Registry(), refresh_seconds=0.02)
+
+        async def batches():
+            for seq in range(1, 401):
+                yield breach(seq, seq)
+                if seq % 10 == 0:  # let deliveries be under way
+                    await asyncio.sleep(0)
+                if seq == 100:
+                    await until(lambda: risk.outbox.delivered.total() > 0)
+                    child.kill()
+                if seq == 300:
+                    await until(lambda: risk.outbox.failures and risk.read_failures)
+                    servers.enter_context(durable_redis(port, tmp_path))
+            await until(lambda: risk.outbox.delivered.total() == 400)
+
+        await risk.run(batches())
+        with connect(url) as reader:
+            assert [int(a["seq"]) for a in alerts_in(reader)] == list(range(1, 401))
+    assert risk.summary()["price_band"] == AlertCounts(400, 400, 0, 0)
+    assert risk.outbox.lost == 0
+
+
+async def test_a_delivery_whose_answer_got_lost_is_not_repeated(tmp_path):
+    """SIGSTOP holds the answer back until the client has given up on it."""
+    with redis_server() as server, connect(server.url) as client:
+        client.hset(limit_key(AAPL), mapping=LIMITS)
+        pid = client.info("server")["process_id"]
+        risk = Risk(SYMBOLS, "s1", server.url, Registry())
+
+        async def batches():
+            yield breach(1, 1)
+            await until(lambda: risk.outbox.delivered.total() == 1)
+            os.kill(pid, signal.SIGSTOP)
+            yield breach(2, 2)
+            await until(lambda: risk.outbox.failures)
+            os.kill(pid, signal.SIGCONT)
+            yield breach(3, 3)
+            await until(lambda: risk.outbox.delivered.total() == 3)
+
+        await risk.run(batches())
+        assert [a["seq"] for a in alerts_in(client)] == ["1", "2", "3"]
+
+
+async def test_with_redis_gone_the_last_limits_hold_and_the_end_is_not_late():
+    with redis_server() as server, connect(server.url) as client:
+        client.hset(limit_key(AAPL), mapping=LIMITS)
+        now = [100.0]
+        registry = Registry()
+        risk = Risk(
+            SYMBOLS, "s1", server.url, registry,
+            refresh_seconds=0.01, drain_seconds=0.05, clock=lambda: now[0],
+        )  # fmt: skip
+
+        async def batches():
+            yield breach(1, 1)
+            await until(lambda: risk.outbox.delivered.total() == 1)
+            psutil.Process(client.info("server")["process_id"]).kill()
+            await until(lambda: risk.read_failures)
+            now[0] = 107.0
+            yield breach(2, 2)
+
+        await risk.run(batches())
+    assert risk.summary()["price_band"] == AlertCounts(2, 1, 0, 1)
+    exposition = registry.exposition("text/plain")[0].decode()
+    assert 'quants_alerts_total{rule="price_band"} 2.0' in exposition
+    assert "quants_alerts_waiting 1.0" in exposition
+    assert "quants_limits_age_seconds 7.0" in exposition
+    assert 'quants_redis_errors_total{call="limits"} 0.0' not in exposition
+
+
+async def test_an_error_of_the_feed_ends_the_stage_and_its_tasks():
+    async def broken():
+        yield breach(1, 1)
+        raise ValueError("the feed is broken")
+
+    with redis_server() as server:
+        risk = Risk(SYMBOLS, "s1", server.url, Registry())
+        with pytest.raises(ExceptionGroup) as fault:
+            await risk.run(broken())
+    assert fault.group_contains(ValueError, match="the feed is broken")
+    assert asyncio.all_tasks() == {asyncio.current_task()}
