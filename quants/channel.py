@@ -46,12 +46,21 @@ class Channel(AsyncIterator[Batch]):
         name: who consumes: vwap, log, risk.
         capacity: batches it holds before its policy acts, at least 1.
         policy: what happens then.
+        capacity_bytes: a second bound, on the frames it holds.
     """
 
-    def __init__(self, name: str, capacity: int = 64, policy: Policy = "block") -> None:
+    def __init__(
+        self,
+        name: str,
+        capacity: int = 64,
+        policy: Policy = "block",
+        capacity_bytes: float = float("inf"),
+    ) -> None:
         self.name, self.capacity, self.policy = name, capacity, policy
+        self.capacity_bytes = capacity_bytes
         self.closed = False  # set once, by close()
         self._batches: deque[Batch] = deque()
+        self._bytes = 0  # of the frames in _batches
         self._in_hand = 0  # ticks the consumer holds
         self._received = self._processed = self._dropped = self._conflated = 0
         self._high_watermark = 0
@@ -73,9 +82,15 @@ class Channel(AsyncIterator[Batch]):
             queued, len(self._batches), self.capacity, self._high_watermark,
         )  # fmt: skip
 
+    @property
+    def full(self) -> bool:
+        """Whether the next batch meets the policy."""
+        held = len(self._batches)
+        return held >= self.capacity or self._bytes >= self.capacity_bytes
+
     async def send(self, batch: Batch) -> None:
         """Put a batch in; under `block`, wait while the channel is full."""
-        while self.policy == "block" and len(self._batches) >= self.capacity:
+        while self.policy == "block" and self.full and not self.closed:
             self._not_full.clear()
             await self._not_full.wait()
         self.put(batch)
@@ -83,9 +98,10 @@ class Channel(AsyncIterator[Batch]):
     def put(self, batch: Batch) -> None:
         """Put a batch in now; a full channel makes room by its policy."""
         self._received += len(batch)
-        if len(self._batches) >= self.capacity:
+        if self.full:
             batch = self._make_room(batch)
         self._batches.append(batch)
+        self._bytes += len(batch.frame)
         self._high_watermark = max(self._high_watermark, len(self._batches))
         self._not_empty.set()
 
@@ -94,15 +110,22 @@ class Channel(AsyncIterator[Batch]):
             before = sum(map(len, self._batches)) + len(newer)
             while self._batches:
                 newer = latest_per_symbol(self._batches.pop(), newer)
+            self._bytes = 0
             self._conflated += before - len(newer)
-        elif self.policy == "drop_oldest":
-            self._dropped += len(self._batches.popleft())
+        while self.policy == "drop_oldest" and self._batches and self.full:
+            self._dropped += len(self._take())
         return newer
+
+    def _take(self) -> Batch:
+        batch = self._batches.popleft()
+        self._bytes -= len(batch.frame)
+        return batch
 
     def close(self) -> None:
         """Say that no batch will follow: the consumer's loop ends when empty."""
         self.closed = True
         self._not_empty.set()
+        self._not_full.set()
 
     def __aiter__(self) -> Self:
         return self
@@ -115,7 +138,7 @@ class Channel(AsyncIterator[Batch]):
                 raise StopAsyncIteration
             self._not_empty.clear()
             await self._not_empty.wait()
-        batch = self._batches.popleft()
+        batch = self._take()
         self._in_hand = len(batch)
         self._not_full.set()
         return batch

@@ -4,6 +4,7 @@ Each function works on every system: what Linux alone offers is left out
 elsewhere, and the docstring says what that costs.
 """
 
+import asyncio
 import ctypes
 import math
 import os
@@ -149,3 +150,51 @@ def _dies_with_us() -> Callable[[], None] | None:
             os._exit(1)
 
     return between_fork_and_exec
+
+
+# ---- files
+
+
+def lock_file(file: int) -> bool:
+    """Whether we alone append to a file, from now until it is closed.
+
+    Windows, and file systems without locks, keep nobody out: always True.
+    """
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # this file system knows no locks
+    return True
+
+
+# ---- signals
+
+
+@contextmanager
+def stop_signals(
+    first: Callable[[], object], second: Callable[[], object]
+) -> Iterator[None]:
+    """Call `first` on the loop at the first SIGINT or SIGTERM, then `second`.
+
+    A plain handler that hands over to the loop: it works on every system, and
+    only in the main thread.
+    """
+    loop = asyncio.get_running_loop()
+    answers = iter([first])
+
+    def handle(number: int, frame: object) -> None:
+        loop.call_soon_threadsafe(next(answers, second))
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, handle) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, previous in zip(numbers, before, strict=True):
+            signal.signal(number, previous)

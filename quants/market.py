@@ -81,6 +81,11 @@ class Market:
             f"{self.tick_rate} ticks/s, next seq {self.next_seq}>"
         )
 
+    @property
+    def opening_prices(self) -> list[int]:
+        """Where each symbol's walk begins, in its fixed point."""
+        return [int(price) for price in self._home * self._tick_size]
+
     def take(self, n: int) -> Rows:
         """The next n rows, read-only; within a block a view, no copy."""
         parts = list(self._parts(n))

@@ -1,0 +1,221 @@
+"""The command line: one option, one Settings field, one constructor."""
+
+import asyncio
+import json
+import logging
+import logging.handlers
+import os
+import queue
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import click
+
+from quants.access import token_for
+from quants.errors import EnvironmentFault, QuantsError, SettingsError
+from quants.feed_server import FeedServer, Policy
+from quants.host import stop_signals
+from quants.market import Market
+from quants.pipeline import Pipeline
+from quants.report import Report, report_of, summary_of
+from quants.settings import Settings, choices
+from quants.view import live_view
+
+EPILOG = """Exit codes: 0 fine; 1 ticks dropped or missing, a stage failed, or the
+environment said no; 2 wrong options. Ctrl-C drains, a second one stops now."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """An asynchronous market-data pump that shows what it does."""
+
+
+def setting(each: Field[Any]) -> Callable[[Any], Any]:
+    """The click option of a Settings field."""
+    kind = get_type_hints(Settings)[each.name]
+    allowed, meta = choices(each.name), each.metadata
+    types = [t for t in (*get_args(kind), kind) if t in (int, float, str, Path)]
+    return click.option(
+        f"--{each.name.replace('_', '-')}",
+        each.name,
+        default=each.default,
+        type=click.Choice(allowed) if allowed else None if kind is bool else types[0],
+        is_flag=kind is bool,
+        envvar=meta["env"] or None,
+        show_envvar=bool(meta["env"]),
+        show_default=each.default not in (None, False),
+        help=meta["help"],
+        metavar=None if allowed or kind is bool else each.name.upper(),
+    )
+
+
+def settings_options(command: Any) -> Any:
+    """Every field of Settings as an option, in the fields' order."""
+    for each in reversed(fields(Settings)):
+        command = setting(each)(command)
+    return command
+
+
+@main.command(epilog=EPILOG)
+@settings_options
+def run(**values: Any) -> None:
+    """Run the pump: feed, VWAP, tick log, risk and /metrics.
+
+    \b
+    quants run --duration 10            ten seconds at 1000 ticks/s
+    quants run --tick-rate 50000        20 microseconds a tick
+    curl localhost:8080/metrics         while it runs
+    """
+    with one_sentence(values["debug"]), debug_records(values["debug"]):
+        settings = Settings(**values)
+        factory = loop_factory(settings.loop)
+        with asyncio.Runner(debug=settings.debug, loop_factory=factory) as runner:
+            raise SystemExit(runner.run(run_pump(settings)))
+
+
+async def run_pump(settings: Settings) -> int:
+    """Run to the end, print the summary; the exit code."""
+    pipeline = Pipeline(settings)
+    task = asyncio.current_task()
+    assert task is not None
+    with stop_signals(pipeline.stop, task.cancel):
+        async with live_view(pipeline):
+            await pipeline.run()
+    report = report_of(pipeline)
+    click.echo(summary_of(report, pipeline))
+    if settings.report:
+        write_report(settings.report, report)
+    return 1 if report["problems"] else 0
+
+
+def write_report(path: Path, report: Report) -> None:
+    """The report as a JSON file, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(report, indent=2, default=str), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"report {path}: {error.strerror}; name a file in a folder that exists"
+        ) from error
+
+
+@main.command()
+@click.option("--port", default=0, show_default=True, help="0 takes a free port.")
+@click.option("--tick-rate", default=1000, show_default=True, help="Ticks per second.")
+@click.option("--symbols", default=8, show_default=True, help="Instruments.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the market.")
+@click.option("--duration", type=float, help="Seconds; without it, until Ctrl-C.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address.")
+@click.option(
+    "--policy",
+    type=click.Choice(get_args(Policy)),
+    default="disconnect",
+    show_default=True,
+    help="What happens to a subscriber that cannot keep up.",
+)
+@click.option("--debug", is_flag=True, help="Debug records on stderr, tracebacks.")
+def feed(debug: bool, **values: Any) -> None:
+    """Publish the seeded market to any number of WebSocket clients.
+
+    \b
+    quants feed --port 9000 --tick-rate 50000
+    quants run --feed-url ws://127.0.0.1:9000/
+    """
+    with one_sentence(debug), debug_records(debug):
+        asyncio.run(run_feed(**values), debug=debug)
+
+
+async def run_feed(
+    port: int,
+    tick_rate: int,
+    symbols: int,
+    seed: int,
+    duration: float | None,
+    host: str,
+    policy: Policy,
+) -> None:
+    """Serve and publish until the duration is over or a signal comes."""
+    market = Market(seed, symbols, tick_rate)
+    ticks = None if duration is None else round(tick_rate * duration)
+    token = token_for(host, os.environ.get("QUANTS_TOKEN"))
+    server = FeedServer(
+        market, tick_rate, policy=policy, host=host, port=port, token=token
+    )
+    task = asyncio.current_task()
+    assert task is not None
+    async with server:
+        with stop_signals(server.stop, task.cancel):
+            click.echo(f"{server.url} {tick_rate} ticks/s; Ctrl-C ends it", err=True)
+            await server.publish(ticks)
+    click.echo(f"{server.sent:,} ticks sent", err=True)
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop.
+
+    Raises:
+        SettingsError: uvloop is not installed; there is none for Windows.
+    """
+    if name == "asyncio":
+        return asyncio.new_event_loop
+    try:
+        import uvloop
+    except ImportError as error:
+        raise SettingsError(
+            "loop", name, "it is not installed here; pip install uvloop, or asyncio"
+        ) from error
+    return uvloop.new_event_loop
+
+
+@contextmanager
+def one_sentence(debug: bool) -> Iterator[None]:
+    """End on an error with its sentence and exit code; `debug` shows it all."""
+    try:
+        yield
+    except* QuantsError as group:
+        error = first_of(group)
+        if debug:
+            traceback.print_exception(group)
+        click.echo(f"quants: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except* (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("quants: stopped at once, not drained", err=True)
+        raise SystemExit(1) from None
+
+
+def first_of(group: BaseExceptionGroup[QuantsError]) -> QuantsError:
+    """The first error in a group of groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, QuantsError)
+    return error
+
+
+@contextmanager
+def debug_records(debug: bool) -> Iterator[None]:
+    """Debug records to stderr, written by a thread: never on the loop."""
+    if not debug:
+        yield
+        return
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    handler = logging.handlers.QueueHandler(records)
+    screen = logging.StreamHandler()
+    screen.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    listener = logging.handlers.QueueListener(records, screen)
+    loggers = [logging.getLogger(name) for name in ("quants", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    listener.start()
+    try:
+        yield
+    finally:
+        listener.stop()
+        for logger in loggers:
+            logger.removeHandler(handler)

@@ -1,0 +1,277 @@
+"""The feed's server: paced by the clock, one write per wake-up to each client.
+
+The publisher asks `due` how many ticks the clock owes, takes them from its
+source and puts the same frame into the channel of every subscriber. Each
+subscriber has a task of its own that writes to its socket, so a slow one fills
+its own channel and nothing else. What happens then is the server's policy:
+
+    wait         the publisher waits: the feed runs at the slowest one's pace
+    disconnect   the slow one is let go, and may come back and resume
+    drop_oldest  its oldest frames go; a gap frame says which
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Literal, Protocol, Self
+
+import msgspec
+from aiohttp import web
+
+from quants.access import allowed
+from quants.channel import Channel
+from quants.channel import Policy as ChannelPolicy
+from quants.errors import EnvironmentFault
+from quants.feed import SUBPROTOCOLS, Welcome, Wire
+from quants.frame import MAX_ROWS, Kind, ticks_frame
+from quants.subscriber import Subscriber
+from quants.tick import Batch, Rows, Symbol, gap
+
+log = logging.getLogger(__name__)
+
+Policy = Literal["wait", "disconnect", "drop_oldest"]
+CHANNEL_BYTES = 8 << 20  # how far a subscriber may be behind
+WAKE_UP_SECONDS = 0.001  # asyncio rounds shorter sleeps up to about this
+MAX_WAKE_UP_ROWS = 16 * MAX_ROWS  # then the loop gets its turn
+AS_FAST_AS_TAKEN = float("inf")  # a tick rate
+
+
+class Source(Protocol):
+    """Where ticks come from: a market, a recording."""
+
+    @property
+    def symbols(self) -> Sequence[Symbol]:
+        """The table that the rows' symbol column points into."""
+
+    def take(self, n: int) -> Rows:
+        """The next n rows, or fewer when the source ends."""
+
+
+def due(elapsed: float, tick_rate: float, sent: int) -> int:
+    """Ticks to send now: tick k leaves no earlier than k / tick_rate."""
+    if tick_rate == AS_FAST_AS_TAKEN:
+        return MAX_WAKE_UP_ROWS
+    return min(max(0, int(elapsed * tick_rate) + 1 - sent), MAX_WAKE_UP_ROWS)
+
+
+def intended(elapsed: float, tick_rate: float, sent: int) -> float:
+    """Seconds after the first tick at which the next one should leave."""
+    return elapsed if tick_rate == AS_FAST_AS_TAKEN else sent / tick_rate
+
+
+class FeedServer:
+    """A WebSocket server that publishes a source to any number of clients.
+
+    Args:
+        source: the ticks; asked for more only when the clock owes them.
+        tick_rate: ticks/s; infinity is as fast as the clients take them.
+        policy: what happens to a subscriber that cannot keep up.
+        token: what a subscriber must show where the host is not loopback.
+        ring_ticks: how far back a subscriber may resume.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        tick_rate: float = 1000,
+        *,
+        policy: Policy = "wait",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str | None = None,
+        heartbeat_seconds: float = 1.0,
+        ring_ticks: int = 1 << 18,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.source, self.policy = source, policy
+        self.host, self.port, self.token = host, port, token
+        self.heartbeat_seconds, self.ring_ticks = heartbeat_seconds, ring_ticks
+        self.stream = uuid.uuid4().hex[:12]
+        self.next_seq = 1
+        self.disconnected = 0  # subscribers let go because they were too slow
+        self.subscribed = asyncio.Event()  # set by the first subscriber
+        self._clock, self._sleep = clock, sleep
+        self.tick_rate = tick_rate
+        self.stopping = False  # set once, by stop()
+        self._ended = False  # set once, when subscribers were told
+        self._ring: deque[Batch] = deque()
+        self._subscribers: list[Subscriber] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"<FeedServer {self.url} {self.tick_rate:g} ticks/s, "
+            f"{self.sent} sent to {len(self._subscribers)} subscribers>"
+        )
+
+    @property
+    def tick_rate(self) -> float:
+        """Ticks per second; a new rate holds from the next tick on."""
+        return self._tick_rate
+
+    @tick_rate.setter
+    def tick_rate(self, tick_rate: float) -> None:
+        self._tick_rate = tick_rate
+        self._pace_from_now()
+
+    def _pace_from_now(self) -> None:
+        self._paced_since = self._clock()
+        self._anchor_ns = time.time_ns()  # later times are offsets from here
+        self._paced_sent = self.sent
+
+    @property
+    def sent(self) -> int:
+        """Ticks published so far."""
+        return self.next_seq - 1
+
+    @property
+    def url(self) -> str:
+        """Where to subscribe."""
+        return f"ws://{self.host}:{self.port}/"
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_get("/", self._serve)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self.host, self.port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise EnvironmentFault(
+                f"feed address {self.host}:{self.port}: {error.strerror}; "
+                "port 0 takes a free one"
+            ) from error
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for subscriber in self._subscribers:
+            subscriber.channel.close()
+        await self._runner.cleanup()
+
+    async def publish(self, limit: int | None = None) -> None:
+        """Send what is due, when it is due, until `limit` ticks are out.
+
+        Then, or when the source ends, subscribers get an `end` frame.
+        """
+        self._pace_from_now()
+        while not self.stopping and (limit is None or self.sent < limit):
+            elapsed = self._clock() - self._paced_since
+            sent = self.sent - self._paced_sent
+            wanted = due(elapsed, self.tick_rate, sent)
+            if limit is not None:
+                wanted = min(wanted, limit - self.sent)
+            if not wanted:
+                next_due = sent / self.tick_rate - elapsed
+                await self._sleep(max(next_due, WAKE_UP_SECONDS))
+                continue
+            if not await self._publish(wanted, elapsed):
+                break
+            behind = wanted == MAX_WAKE_UP_ROWS
+            await self._sleep(0 if behind else WAKE_UP_SECONDS)
+        self._end()
+
+    def stop(self) -> None:
+        """End the feed at its next wake-up."""
+        self.stopping = True
+
+    async def _publish(self, wanted: int, elapsed: float) -> bool:
+        """Send `wanted` ticks in frames; whether the source still had them."""
+        while wanted and not self.stopping:
+            rows = self.source.take(min(wanted, MAX_ROWS))
+            if not len(rows):
+                return False
+            sent = self.sent - self._paced_sent
+            seconds = intended(elapsed, self.tick_rate, sent)
+            await self._broadcast(rows, self._anchor_ns + int(seconds * 1e9))
+            wanted -= len(rows)
+        return True
+
+    async def _broadcast(self, rows: Rows, sent_ns: int) -> None:
+        frame = ticks_frame(rows, self.next_seq, sent_ns)
+        batch = Batch(rows, self.next_seq, len(rows), sent_ns, frame)
+        self.next_seq = batch.next_seq
+        self._remember(batch)
+        as_sent: dict[Wire, Batch] = {"binary": batch}  # encoded once per wire
+        for subscriber in list(self._subscribers):
+            if subscriber.wire not in as_sent:
+                as_sent[subscriber.wire] = subscriber.encoded(Kind.TICKS, batch)
+            if self.policy == "disconnect" and subscriber.channel.full:
+                self._let_go(subscriber)
+            else:
+                await subscriber.channel.send(as_sent[subscriber.wire])
+
+    def _remember(self, batch: Batch) -> None:
+        self._ring.append(batch)
+        while self._ring[0].next_seq <= self.next_seq - self.ring_ticks:
+            self._ring.popleft()
+
+    def _let_go(self, subscriber: Subscriber) -> None:
+        log.debug("%r cannot keep up: let go", subscriber)
+        self.disconnected += 1
+        self._subscribers.remove(subscriber)
+        subscriber.abort()
+
+    def _end(self) -> None:
+        self._ended = True
+        for subscriber in self._subscribers:
+            subscriber.end()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if not allowed(request.headers, request.query, self.token):
+            raise web.HTTPForbidden(text="this feed asks for its token\n")
+        ws = web.WebSocketResponse(
+            protocols=tuple(SUBPROTOCOLS.values()), compress=False, max_msg_size=4096
+        )
+        if not ws.can_prepare(request):
+            return web.Response(text=f"subscribe with a WebSocket: {self.url}\n")
+        await ws.prepare(request)
+        await ws.send_str(self._welcome())
+        subscriber = self._subscriber(ws, request)
+        self._subscribers.append(subscriber)
+        self.subscribed.set()
+        try:
+            await subscriber.run()
+        finally:
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
+        return ws
+
+    def _welcome(self) -> str:
+        symbols = list(self.source.symbols)
+        welcome = Welcome(self.stream, self.next_seq, symbols, self.heartbeat_seconds)
+        return msgspec.json.encode(welcome).decode()
+
+    def _subscriber(
+        self, ws: web.WebSocketResponse, request: web.Request
+    ) -> Subscriber:
+        assert request.transport is not None
+        name = f"to {request.remote}"
+        when_full: ChannelPolicy = (
+            "drop_oldest" if self.policy == "drop_oldest" else "block"
+        )
+        subscriber = Subscriber(
+            ws,
+            request.transport,
+            Channel(name, 1 << 16, when_full, CHANNEL_BYTES),
+            self.next_seq,
+            self.source.symbols,
+            self.history,
+            self.heartbeat_seconds,
+        )
+        if self._ended:
+            subscriber.end()
+        return subscriber
+
+    def history(self, first: int, last: int) -> Iterator[tuple[Kind, Batch]]:
+        """What the ring still has of [first, last), and a gap for the rest."""
+        oldest = self._ring[0].first_seq if self._ring else last
+        if missing := max(0, min(oldest, last) - first):
+            yield Kind.GAP, gap(first, missing)
+        for batch in list(self._ring):
+            if first < batch.next_seq <= last:
+                yield Kind.TICKS, batch

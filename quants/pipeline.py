@@ -1,0 +1,279 @@
+"""The wiring: which part is started when, and what feeds what.
+
+    own feed, or --feed-url -> subscription -> fan-out -+-> vwap
+                                                        +-> log
+                                                        +-> risk -> Redis
+
+The end of the feed closes the channels, a closed channel ends its consumer's
+loop, and the task group waits for all of them. `stop()` ends the feed.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from operator import attrgetter
+from typing import Protocol
+
+from quants.access import token_for
+from quants.channel import Channel, Statistics, fan_out
+from quants.errors import EnvironmentFault
+from quants.feed_client import Subscription
+from quants.feed_server import FeedServer
+from quants.host import available_cores
+from quants.limits import seed_limits
+from quants.market import Market
+from quants.metrics import Registry
+from quants.monitor import Monitor, freeze_after
+from quants.pools import TickPool
+from quants.redis_server import RedisServer, connect, redis_server
+from quants.risk import Risk
+from quants.server import MetricsServer
+from quants.settings import Settings
+from quants.tick import Batch
+from quants.ticklog import TickLog
+from quants.vwap import Vwap
+
+CONSUMERS = ("vwap", "log", "risk")
+DRAIN_SECONDS = 5.0
+LATE_SECONDS = 10.0  # then a run of fixed length did not keep its rate
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The counters of one moment; in ticks, conserved: see `channel`."""
+
+    seconds: float  # since the first tick
+    sent: int | None  # by the pump's own feed
+    received: int
+    gap_ticks: int
+    duplicates: int
+    consumers: dict[str, Statistics]
+
+
+class Pipeline:
+    """The whole pump, made from Settings; `run()` is its life.
+
+    Attributes:
+        notes: sentences a person should read: what was found, kept, missing.
+        first_tick, last_tick: clock readings; None before.
+        redis: the Redis of this run, once it is open.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.settings, self._clock = settings, clock
+        self.registry = Registry()
+        self.channels = {name: Channel(name) for name in CONSUMERS}
+        self.monitor = Monitor(self.registry)
+        self.notes: list[str] = []
+        self.first_tick: float | None = None
+        self.last_tick: float | None = None
+        self.own_feed: FeedServer | None = None
+        self.pool: TickPool | None = None
+        self.ready = asyncio.Event()  # set when every part is open
+        self._first_tick = asyncio.Event()
+        self._deadline = asyncio.timeout(None)  # set by stop()
+
+    async def run(self) -> None:
+        """Open every part, feed them until the end, wait until all is done.
+
+        Raises:
+            QuantsError: what could not be opened, or which stage failed.
+        """
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            try:
+                async with self._deadline, asyncio.TaskGroup() as tasks:
+                    watching = tasks.create_task(self._watch())
+                    async with asyncio.TaskGroup() as stages:
+                        for name, stage in self.stages.items():
+                            stages.create_task(stage.run(self.channels[name]))
+                        stages.create_task(self._feed())
+                        self.ready.set()
+                        channels = list(self.channels.values())
+                        await fan_out(self._batches(), channels)
+                    watching.cancel()
+            except TimeoutError:
+                raise EnvironmentFault(self._undrained()) from None
+
+    def stop(self) -> None:
+        """End the feed; what is queued is worked off, within 5 s."""
+        loop = asyncio.get_running_loop()
+        self._deadline.reschedule(loop.time() + DRAIN_SECONDS)
+        if self.own_feed is not None:
+            self.own_feed.stop()
+        else:
+            self.subscription.stop()
+
+    def snapshot(self) -> Snapshot:
+        """The counters of this moment."""
+        receiver, start = self.subscription.receiver, self.first_tick
+        return Snapshot(
+            (self.last_tick or self._clock()) - start if start else 0.0,
+            self.own_feed.sent if self.own_feed else None,
+            receiver.received,
+            receiver.gap_ticks,
+            receiver.duplicates,
+            {name: channel.statistics() for name, channel in self.channels.items()},
+        )
+
+    # -- opening, in the order that leaves nothing behind when a part fails --
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        self.token = token_for(settings.host, os.environ.get("QUANTS_TOKEN"))
+        self._note_cores()
+        stack.enter_context(self.monitor)
+        http = MetricsServer(
+            self.registry, settings.host, settings.metrics_port, token=self.token
+        )
+        self.metrics = await stack.enter_async_context(http)
+        await self._open_feed(stack)
+        await self._open_redis(stack)
+        await self._open_stages(stack)
+        self._register()
+
+    async def _open_feed(self, stack: AsyncExitStack) -> None:
+        url, wire = self.settings.feed_url, self.settings.wire
+        if url is None:
+            self.own_feed = await stack.enter_async_context(self._make_feed())
+            url = self.own_feed.url
+        subscription = Subscription(url, wire, token=self.token)
+        self.subscription = await stack.enter_async_context(subscription)
+
+    def _make_feed(self) -> FeedServer:
+        settings = self.settings
+        self.market = Market(settings.seed, settings.symbols, settings.tick_rate)
+        return FeedServer(self.market, settings.tick_rate, token=self.token)
+
+    async def _open_redis(self, stack: AsyncExitStack) -> None:
+        found = redis_server(self.settings.redis_url)
+        self.redis: RedisServer = await asyncio.to_thread(found.__enter__)
+        stack.push(found)
+        self.notes.append(self.redis.how)
+        if self.own_feed and self.redis.ours:
+            await asyncio.to_thread(self._seed_limits)
+
+    def _seed_limits(self) -> None:
+        with connect(self.redis.url) as client:
+            seed_limits(client, self.market.symbols, self.market.opening_prices)
+
+    async def _open_stages(self, stack: AsyncExitStack) -> None:
+        settings, registry = self.settings, self.registry
+        symbols, stream = self.subscription.symbols, self.subscription.stream
+        if settings.kernel == "python":
+            self.pool = TickPool(settings.pool_size, registry)
+        read = self.pool.read if self.pool else None
+        self.vwap = Vwap(symbols, registry, kernel=settings.kernel, read=read)
+        self.risk = Risk(symbols, stream, self.redis.url, registry)
+        log = TickLog(
+            settings.log_file,
+            stream=stream,
+            symbols=symbols,
+            registry=registry,
+            first_seq=self.subscription.receiver.expected or 1,
+            fsync=settings.fsync,
+        )
+        self.log = await stack.enter_async_context(log)
+        self.notes += filter(None, [self.log.recovered])
+        self.stages: dict[str, Stage] = {
+            "vwap": self.vwap, "log": self.log, "risk": self.risk
+        }  # fmt: skip
+
+    def _note_cores(self) -> None:
+        asked, here = self.settings.cores, available_cores()
+        if asked > here:
+            self.notes.append(f"cores={asked}: this machine has {here}; going on")
+        if asked > 1:
+            self.notes.append(f"cores={asked}: this version computes VWAP on one")
+
+    # -- running ------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        """Publish the own feed, or end a foreign one after its time."""
+        duration, rate = self.settings.duration, self.settings.tick_rate
+        if self.own_feed is not None:
+            limit = None if duration is None else round(rate * duration)
+            await self.own_feed.publish(limit)
+        elif duration is not None:
+            await self._first_tick.wait()
+            await asyncio.sleep(duration)
+            self.stop()
+
+    async def _batches(self) -> AsyncIterator[Batch]:
+        async for batch in self.subscription:
+            if self.first_tick is None:
+                self.first_tick = self._clock()
+                self._first_tick.set()
+            yield batch
+        self.last_tick = self._clock()
+
+    async def _watch(self) -> None:
+        """What goes on beside the stages until they are done."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.monitor.run())
+            if self.settings.freeze_gc:
+                received = attrgetter("received")
+                counters = self.subscription.receiver
+                tasks.create_task(freeze_after(lambda: received(counters)))
+
+    def _undrained(self) -> str:
+        queued = {name: c.statistics().queued for name, c in self.channels.items()}
+        slow = ", ".join(f"{name} {ticks}" for name, ticks in queued.items() if ticks)
+        return f"not drained within {DRAIN_SECONDS:g} s; ticks still queued: {slow}"
+
+    def _register(self) -> None:
+        """Metrics of the channels, and the five first keys of the JSON."""
+        counter, gauge = self.registry.counter, self.registry.gauge
+        channels, receiver = self.channels.items(), self.subscription.receiver
+
+        def each(field: str) -> Callable[[], dict[tuple[str, ...], float]]:
+            read = attrgetter(field)
+            return lambda: {(name,): read(c.statistics()) for name, c in channels}
+
+        def outcomes() -> dict[tuple[str, ...], float]:
+            kinds = ("processed", "dropped", "conflated")
+            counts = {name: asdict(c.statistics()) for name, c in channels}
+            return {(n, kind): counts[n][kind] for n in counts for kind in kinds}
+
+        def processed() -> int:
+            return self.channels["vwap"].statistics().processed
+
+        counter("quants_ticks_processed_total", "Ticks in the VWAP.", processed)
+        counter(
+            "quants_consumer_ticks_total",
+            "Ticks a consumer is done with, by what became of them.",
+            outcomes,
+            ("consumer", "outcome"),
+        )
+        gauge("quants_channel_depth", "Batches queued.", each("depth"), ("consumer",))
+        gauge(
+            "quants_channel_queued_ticks",
+            "Ticks queued or in hand.",
+            each("queued"),
+            ("consumer",),
+        )
+        gauge(
+            "quants_channel_high_watermark",
+            "Most batches ever queued.",
+            each("high_watermark"),
+            ("consumer",),
+        )
+        counter("quants_gap_ticks_total", "Ticks missing.", lambda: receiver.gap_ticks)
+        field = self.registry.json_field
+        field("ticks_processed", processed)
+        field("vwap_latency_p99", lambda: self.vwap.latency.quantile(0.99))
+        field("memory_rss_mb", lambda: self.monitor.rss_bytes / 1e6)
+        field("gc_collections", lambda: self.monitor.collections)
+        field("gc_pause_p99_ms", lambda: self.monitor.pause.quantile(0.99) * 1e3)
+
+
+class Stage(Protocol):
+    """A consumer: runs until its batches end."""
+
+    async def run(self, batches: Channel) -> None:
+        """Consume what the channel brings."""

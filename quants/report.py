@@ -1,0 +1,198 @@
+"""The run report: what happened, as JSON for programs and text for people."""
+
+import asyncio
+import platform
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from quants.histogram import Histogram, seconds_text, text_histogram
+from quants.host import available_cores
+from quants.pipeline import LATE_SECONDS, Pipeline
+from quants.tick import Symbol
+from quants.vwap import Sums, vwap_text
+
+Report = dict[str, Any]
+
+
+def report_of(pipeline: Pipeline) -> Report:
+    """Everything a run leaves behind, ready for JSON."""
+    monitor, log, pool = pipeline.monitor, pipeline.log, pipeline.pool
+    return {
+        "settings": asdict(pipeline.settings),
+        "host": host_facts(),
+        "counts": counts_of(pipeline),
+        "vwap": vwap_of(pipeline),
+        "latency_seconds": quantiles(pipeline.vwap.latency),
+        "loop_lag_seconds": quantiles(monitor.lag),
+        "gc": {
+            "collections": monitor.collections,
+            "pauses": {str(g): quantiles(p) for g, p in monitor.pauses.items()},
+            "p99_ms": finite(monitor.pause.quantile(0.99) * 1e3),
+        },
+        "memory_rss_mb": monitor.rss_bytes / 1e6,
+        "log": {
+            "path": str(log.path),
+            "stream": log.segment.stream,
+            "first_seq": log.segment.first_seq,
+            "last_seq": pipeline.subscription.receiver.last_seq,
+            "written_seq": log.written_seq,
+            "durable_seq": log.durable_seq,
+            "ticks": log.ticks,
+            "bytes": log.bytes,
+        },
+        "pool": pool and {n: getattr(pool, n) for n in ("size", *POOL_COUNTERS)},
+        "alerts": {n: asdict(c) for n, c in pipeline.risk.summary().items()},
+        "notes": pipeline.notes,
+        "problems": problems(pipeline),
+    }
+
+
+POOL_COUNTERS = ("hits", "misses", "leaked")
+
+
+def counts_of(pipeline: Pipeline) -> Report:
+    """Ticks sent, received, missing, and what each consumer did with them."""
+    now, receiver = pipeline.snapshot(), pipeline.subscription.receiver
+    fields = ("received", "processed", "dropped", "conflated", "queued")
+    return {
+        "sent": now.sent,
+        "received": now.received,
+        "gaps": receiver.gaps,
+        "gap_ticks": now.gap_ticks,
+        "duplicates": now.duplicates,
+        "consumers": {
+            name: {field: getattr(statistics, field) for field in fields}
+            for name, statistics in now.consumers.items()
+        },
+        "seconds": now.seconds,
+    }
+
+
+def vwap_of(pipeline: Pipeline) -> Report:
+    """The VWAP of each symbol, with the exact integers it was made from."""
+    statistics = pipeline.channels["vwap"].statistics()
+    complete = not (
+        pipeline.subscription.receiver.gap_ticks
+        or statistics.dropped
+        or statistics.conflated
+    )
+    return {
+        symbol.name: vwap_row(symbol, sums, complete)
+        for symbol, sums in zip(
+            pipeline.vwap.symbols, pipeline.vwap.sums(), strict=True
+        )
+    }
+
+
+def vwap_row(symbol: Symbol, sums: Sums, complete: bool) -> Report:
+    """One symbol's VWAP and sums."""
+    return {
+        "vwap": vwap_text(sums, symbol),
+        "price_size_sum": sums.price_size,
+        "size_sum": sums.size,
+        "price_decimals": symbol.price_decimals,
+        "size_decimals": symbol.size_decimals,
+        "ticks": sums.ticks,
+        "complete": complete,
+    }
+
+
+def host_facts() -> Report:
+    """What a figure must be read with: interpreter, machine, loop."""
+    return {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": available_cores(),
+        "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
+    }
+
+
+def quantiles(histogram: Histogram) -> dict[str, float | None]:
+    """p50, p99 and p999 in seconds; None while empty."""
+    points = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+    return {name: finite(histogram.quantile(q)) for name, q in points.items()}
+
+
+def finite(number: float) -> float | None:
+    """JSON knows no NaN."""
+    return number if number == number else None
+
+
+def problems(pipeline: Pipeline) -> list[str]:
+    """Sentences that make the exit code 1; empty for a good run."""
+    found, now = [], pipeline.snapshot()
+    if now.gap_ticks:
+        found.append(f"{now.gap_ticks} ticks are missing: the feed skipped them")
+    for name, statistics in now.consumers.items():
+        if statistics.dropped:
+            found.append(f"{name} dropped {statistics.dropped} ticks")
+    duration, own = pipeline.settings.duration, pipeline.own_feed
+    if own and duration and not own.stopping and now.seconds > duration + LATE_SECONDS:
+        found.append(
+            f"the ticks of {duration:g} s took {now.seconds:.1f} s: this machine "
+            f"does not reach {pipeline.settings.tick_rate} ticks/s"
+        )
+    return found
+
+
+def summary_of(report: Report, pipeline: Pipeline) -> str:
+    """The closing text: counts, VWAP, latency, and the GC pause histogram."""
+    counts, log = report["counts"], report["log"]
+    seconds = counts["seconds"]
+    rate = counts["received"] / seconds if seconds else 0
+    lines = [
+        f"{counts['received']:,} ticks in {seconds:.1f} s, {rate:,.0f} ticks/s; "
+        f"{counts['gap_ticks']} missing, {counts['duplicates']} duplicates",
+        *(consumer_line(n, c) for n, c in counts["consumers"].items()),
+        "",
+        *(vwap_line(name, row) for name, row in report["vwap"].items()),
+        "",
+        f"send -> VWAP  {latency_line(report['latency_seconds'])}",
+        f"loop lag      {latency_line(report['loop_lag_seconds'])}",
+        f"log           {log['path']}: written to {log['written_seq']:,}, "
+        f"durable to {log['durable_seq']:,}",
+        f"pool          {pool_line(report['pool'])}",
+        f"alerts        {alerts_line(report['alerts'])}",
+        f"memory        {report['memory_rss_mb']:.0f} MB resident",
+        "",
+        text_histogram("GC pauses", pipeline.monitor.pause),
+    ]
+    return "\n".join([*lines, *(f"problem: {p}" for p in report["problems"])])
+
+
+def consumer_line(name: str, counts: dict[str, int]) -> str:
+    """One consumer's ticks, which add up."""
+    return f"  {name:<5}" + ", ".join(f"{n:,} {what}" for what, n in counts.items())
+
+
+def vwap_line(name: str, row: Report) -> str:
+    """One symbol's VWAP, to 6 decimals for the eye."""
+    price = "no volume" if row["vwap"] is None else f"{float(row['vwap']):,.6f}"
+    marker = "" if row["complete"] else "  (incomplete)"
+    return f"  {name:<10}{price:>18}  {row['ticks']:>12,} ticks{marker}"
+
+
+def latency_line(quantiles: dict[str, float | None]) -> str:
+    """p50, p99, p99.9 in readable units."""
+    texts = ("-" if q is None else seconds_text(q) for q in quantiles.values())
+    return "  ".join(f"{n} {t}" for n, t in zip(quantiles, texts, strict=True))
+
+
+def pool_line(pool: dict[str, int] | None) -> str:
+    """Leases from the pool, or that nothing needs it."""
+    if pool is None:
+        return "unused (--kernel python reads ticks through it)"
+    return f"{pool['hits']:,} hits, {pool['misses']:,} misses, {pool['leaked']} leaked"
+
+
+def alerts_line(alerts: dict[str, dict[str, int]]) -> str:
+    """What each rule raised."""
+    return "; ".join(
+        f"{rule} {c['raised']} raised, {c['delivered']} delivered, "
+        f"{c['suppressed']} suppressed"
+        for rule, c in alerts.items()
+    )
