@@ -164,7 +164,7 @@ def test_a_log_cut_at_any_byte_keeps_every_whole_frame(tmp_path):
 
 @pytest.mark.long
 def test_a_log_of_64_kib_cut_at_any_byte_keeps_every_whole_frame(tmp_path):
-    run = run_of(random.Random(8), 1, 80, 50)
+    run = run_of(random.Random(8), 1, 100, 50)
     pieces = [segment("a"), *(x.frame for x in run)]
     assert sum(map(len, pieces)) >= 1 << 16
     cut_at_every_byte(tmp_path / "log", pieces)
