@@ -21,7 +21,7 @@ ID_SECONDS = 3600  # how long a redelivery is recognised
 ALERTS_PER_CALL = 256
 
 ADD_ONCE = """
-if redis.call('SET', KEYS[1], '', 'EX', ARGV[1]) then
+if redis.call('SET', KEYS[1], '', 'NX', 'EX', ARGV[1]) then
     redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(ARGV, 3))
 end
 """
