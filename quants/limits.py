@@ -111,7 +111,8 @@ def breaches(rows: Rows, limits: Limits) -> dict[str, Indices]:
     """
     symbol = rows["symbol"].astype(np.intp)  # (n,)
     price, size = rows["price"], rows["size"]
-    outside = (price < limits.low.take(symbol)) | (price > limits.high.take(symbol))
+    low, high = limits.low.take(symbol), limits.high.take(symbol)
+    outside = (price < low) | (price > high)
     value = np.multiply(price, size, dtype=np.float64)
     suspects = (value >= limits.nearly.take(symbol)).nonzero()[0]
     if len(suspects):
@@ -190,7 +191,7 @@ def seed_limits(
     symbols: Sequence[Symbol],
     reference_prices: Sequence[int],
     band_percent: int = 2,
-    notional: str = "1000000",
+    notional: str = "10000000",
 ) -> None:
     """Write limits to watch at work: a band around each reference price."""
     pipeline = client.pipeline(transaction=False)

@@ -209,5 +209,5 @@ def test_seeded_limits_are_a_band_around_the_reference_price(client):
     limits.update(read_limits(client, limits.symbols))
     assert list(limits.low) == [17055, 9 * 10**12]
     assert list(limits.high) == [20845, 11 * 10**12]
-    assert limits.notional == [10**8, 10**22]
+    assert limits.notional == [10**9, 10**23]
     assert client.hget("quants:limit:AAPL", "price_low") == "170.5500"
