@@ -110,8 +110,7 @@ class Monitor:
     def pause(self) -> Histogram:
         """The GC pauses of all generations in one histogram."""
         merged = Histogram()
-        # A copy: this very loop may set off a collection that adds one.
-        for pauses in self.pauses.copy().values():
+        for pauses in by_generation(self.pauses).values():
             merged.merge(pauses)
         return merged
 
@@ -142,6 +141,7 @@ class Monitor:
 
 def by_generation(readings: dict[int, T]) -> dict[Label, T]:
     """Readings under the label a generation has in a metric."""
+    # A copy: this very loop may set off a collection, the first of its kind.
     return {(str(generation),): value for generation, value in readings.copy().items()}
 
 
