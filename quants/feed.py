@@ -8,7 +8,8 @@ jump in the numbers becomes a gap batch, and nothing else can come out of it.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
+from functools import cache, lru_cache
+from itertools import groupby, pairwise, repeat
 from struct import pack
 from typing import Literal, cast
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from quants.errors import EnvironmentFault, FrameError
 from quants.frame import MAX_ROWS, Kind, decode, encode, ticks_frame
-from quants.tick import NO_ROWS, TICK, Batch, Symbol, gap
+from quants.tick import NO_ROWS, TICK, Batch, Symbol, gap, to_text
 
 Wire = Literal["binary", "json"]
 SUBPROTOCOLS: dict[Wire, str] = {
@@ -80,6 +81,8 @@ class End(msgspec.Struct, tag="end", gc=False):
 
 Message = TickMessage | Heartbeat | Gap | Reset | End
 _messages = msgspec.json.Decoder(list[Message])
+_encoder = msgspec.json.Encoder()
+_text = lru_cache(maxsize=1 << 16)(to_text)  # the same prices come again and again
 _BARE = {Kind.HEARTBEAT: Heartbeat, Kind.RESET: Reset, Kind.END: End}
 _KINDS: dict[type, Kind] = {message: kind for kind, message in _BARE.items()}
 
@@ -189,14 +192,18 @@ def as_json(kind: Kind, batch: Batch, symbols: Sequence[Symbol]) -> list[bytes]:
         return [msgspec.json.encode(Gap(batch.first_seq, batch.span))]
     if kind is not Kind.TICKS:
         return [msgspec.json.encode(_BARE[kind](batch.first_seq))]
-    messages = []
-    for seq, row in enumerate(batch.rows.tolist(), batch.first_seq):
-        time_ns, price, size, index, _ = row
-        symbol = symbols[index]
-        texts = symbol.name, symbol.price_text(price), symbol.size_text(size)
-        message = TickMessage(seq, time_ns, batch.sent_ns, *texts)
-        messages.append(msgspec.json.encode(message))
-    return messages
+    traded = [symbols[index] for index in batch.rows["symbol"].tolist()]
+    ticks = map(
+        TickMessage,
+        range(batch.first_seq, batch.next_seq),
+        batch.rows["time_ns"].tolist(),
+        repeat(batch.sent_ns),
+        [symbol.name for symbol in traded],
+        map(_text, batch.rows["price"].tolist(), [s.price_decimals for s in traded]),
+        map(_text, batch.rows["size"].tolist(), [s.size_decimals for s in traded]),
+    )
+    # One call for all: half the cost of one call each. JSON has no raw newline.
+    return _encoder.encode_lines(list(ticks)).splitlines()
 
 
 def text_frames(messages: Sequence[bytes]) -> bytes:
@@ -204,13 +211,12 @@ def text_frames(messages: Sequence[bytes]) -> bytes:
 
     What lets a thousand messages share one write; each under 64 KiB.
     """
-    parts = []
-    for message in messages:
-        size = len(message)
-        short = size < 126
-        parts.append(b"\x81%c" % size if short else pack(">BBH", 0x81, 126, size))
-        parts.append(message)
-    return b"".join(parts)
+    return b"".join([_text_header(len(message)) + message for message in messages])
+
+
+@cache
+def _text_header(size: int) -> bytes:
+    return b"\x81%c" % size if size < 126 else pack(">BBH", 0x81, 126, size)
 
 
 def unpack(array: bytes, symbols: Sequence[Symbol]) -> Iterator[tuple[Kind, Batch]]:
@@ -267,8 +273,8 @@ def fixed_points(
 ) -> npt.NDArray[np.int64]:
     """Exact integers of decimal texts, each with its own number of decimals.
 
-    The texts are read as one buffer: drop the points, parse the digits in C,
-    and refuse a text whose point does not stand where its symbol says.
+    The texts are read as one buffer: check every character, drop the points,
+    parse the digits in C.
 
     Raises:
         FrameError: a text with other than exactly its symbol's decimals.
@@ -276,12 +282,25 @@ def fixed_points(
     joined = "\n".join(texts) + "\n"
     characters = np.frombuffer(joined.encode(), np.uint8)
     ends = np.flatnonzero(characters == ord("\n"))  # (n,)
-    points = np.flatnonzero(characters == ord("."))
-    owner = np.searchsorted(ends, points)
-    found = np.zeros(len(ends), np.int64)
-    np.add.at(found, owner, ends[owner] - points - 1)  # a second point adds up
-    values = np.fromstring(joined.replace(".", ""), np.int64, sep="\n")
-    longest = int(np.diff(ends, prepend=-1).max()) - 1
-    if len(values) != len(texts) or longest > 18 or (found != decimals).any():
+    if len(ends) != len(texts) or not _exact(characters, ends, decimals):
         raise FrameError("decimals", f"{decimals[:4]}… per text", list(texts[:4]))
-    return values
+    return np.fromstring(joined.replace(".", ""), np.int64, sep="\n")
+
+
+def _exact(
+    characters: npt.NDArray[np.uint8],
+    ends: npt.NDArray[np.int64],
+    decimals: npt.NDArray[np.int64],
+) -> bool:
+    """Whether each text is [-]digits.digits, or without decimals [-]digits."""
+    starts = np.append(0, ends[:-1] + 1)
+    negative = characters[starts] == ord("-")
+    pointed = decimals > 0
+    whole = ends - starts - decimals - negative - pointed  # digits before the point
+    if whole.min() < 1 or (whole + decimals).max() > 18:
+        return False
+    points = characters[(ends - decimals - 1)[pointed]] == ord(".")
+    others = len(ends) + len(points) + np.count_nonzero(negative)
+    # What is no newline, point or sign must be a digit; below "0" wraps to 2xx.
+    digits = np.count_nonzero(characters - ord("0") < 10)
+    return bool(points.all()) and digits + others == len(characters)
