@@ -8,7 +8,7 @@ import os
 import queue
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -21,7 +21,7 @@ from quants.feed_server import FeedServer, Policy
 from quants.host import stop_signals
 from quants.market import Market
 from quants.pipeline import Pipeline
-from quants.report import Report, report_of, summary_of
+from quants.report import report_of, summary_of
 from quants.settings import Settings, choices
 from quants.view import live_view
 
@@ -82,26 +82,39 @@ async def run_pump(settings: Settings) -> int:
     pipeline = Pipeline(settings)
     task = asyncio.current_task()
     assert task is not None
-    with stop_signals(pipeline.stop, task.cancel):
-        async with live_view(pipeline):
-            await pipeline.run()
-    report = report_of(pipeline)
-    click.echo(summary_of(report, pipeline))
-    if settings.report:
-        write_report(settings.report, report)
+    with report_file(settings.report) as file:
+        with stop_signals(pipeline.stop, task.cancel):
+            async with live_view(pipeline):
+                await pipeline.run()
+        report = report_of(pipeline)
+        click.echo(summary_of(report, pipeline))
+        if file is not None:
+            file.write_text(json.dumps(report, indent=2, default=str), "utf-8")
     return 1 if report["problems"] else 0
 
 
-def write_report(path: Path, report: Report) -> None:
-    """The report as a JSON file, whole or not at all."""
+@contextmanager
+def report_file(path: Path | None) -> Iterator[Path | None]:
+    """A file to write the report to; it gets its name when it is whole.
+
+    Raises:
+        EnvironmentFault: it cannot be written, said before the run begins.
+    """
+    if path is None:
+        yield None
+        return
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(json.dumps(report, indent=2, default=str), encoding="utf-8")
+        part.touch()
+        yield part
         part.replace(path)
     except OSError as error:
         raise EnvironmentFault(
-            f"report {path}: {error.strerror}; name a file in a folder that exists"
+            f"report {path}: {error.strerror}; name a file that can be written"
         ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 @main.command()

@@ -145,6 +145,7 @@ class Subscription:
             welcome, *early = await inbox.take() or [b""]
         if request := self.receiver.greet(welcome):
             inbox.transport.send(WSMsgType.TEXT, request)
+        log.debug("connected: %s", self)
         inbox.messages[:0] = early  # they came in one burst with the welcome
 
     def _disconnect(self) -> None:

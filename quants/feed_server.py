@@ -21,7 +21,7 @@ from typing import Literal, Protocol, Self
 import msgspec
 from aiohttp import web
 
-from quants.access import allowed
+from quants.access import allowed, token_for
 from quants.channel import Channel
 from quants.channel import Policy as ChannelPolicy
 from quants.errors import EnvironmentFault
@@ -88,7 +88,8 @@ class FeedServer:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.source, self.policy = source, policy
-        self.host, self.port, self.token = host, port, token
+        self.host, self.port = host, port
+        self.token = token_for(host, token)
         self.heartbeat_seconds, self.ring_ticks = heartbeat_seconds, ring_ticks
         self.stream = uuid.uuid4().hex[:12]
         self.next_seq = 1
@@ -232,11 +233,13 @@ class FeedServer:
         await ws.prepare(request)
         await ws.send_str(self._welcome())
         subscriber = self._subscriber(ws, request)
+        log.debug("subscriber from %s: %s", request.remote, subscriber)
         self._subscribers.append(subscriber)
         self.subscribed.set()
         try:
             await subscriber.run()
         finally:
+            log.debug("subscriber gone: %s", subscriber)
             if subscriber in self._subscribers:
                 self._subscribers.remove(subscriber)
         return ws

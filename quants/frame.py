@@ -40,6 +40,9 @@ class Kind(IntEnum):
     SEGMENT = 6  # only in a tick log: span bytes of JSON follow
 
 
+_WITHOUT_SPAN = (Kind.HEARTBEAT, Kind.RESET, Kind.END)  # they cover no number
+
+
 def encode(
     kind: Kind, first_seq: int, span: int, sent_ns: int, payload: bytes = b""
 ) -> bytes:
@@ -104,3 +107,5 @@ def _check_header(magic: bytes, version: int, kind: int, count: int, span: int) 
         raise FrameError("length", "span = count >= 1", f"{span} and {count}")
     if kind != Kind.TICKS and count:
         raise FrameError("length", f"no rows in {Kind(kind).name}", count)
+    if kind in _WITHOUT_SPAN and span:
+        raise FrameError("length", f"no span in {Kind(kind).name}", span)

@@ -81,7 +81,7 @@ def _control_groups(root: Path, membership: Path) -> Iterator[Path]:
 
 
 def _words(file: Path) -> list[str]:
-    return file.read_text(encoding="ascii").split() if file.is_file() else []
+    return file.read_text(encoding="utf-8").split() if file.is_file() else []
 
 
 # ---- ports and children

@@ -9,6 +9,7 @@ loop, and the task group waits for all of them. `stop()` ends the feed.
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -35,6 +36,8 @@ from quants.settings import Settings
 from quants.tick import Batch
 from quants.ticklog import TickLog
 from quants.vwap import Vwap
+
+log = logging.getLogger(__name__)
 
 CONSUMERS = ("vwap", "log", "risk")
 DRAIN_SECONDS = 5.0
@@ -77,6 +80,10 @@ class Pipeline:
         self.ready = asyncio.Event()  # set when every part is open
         self._first_tick = asyncio.Event()
         self._deadline = asyncio.timeout(None)  # set by stop()
+
+    def __repr__(self) -> str:
+        channels = " ".join(map(repr, self.channels.values()))
+        return f"<Pipeline {self.subscription!r} {channels}>"
 
     async def run(self) -> None:
         """Open every part, feed them until the end, wait until all is done.
@@ -136,6 +143,7 @@ class Pipeline:
         await self._open_redis(stack)
         await self._open_stages(stack)
         self._register()
+        log.debug("open: %s", self)
 
     async def _open_feed(self, stack: AsyncExitStack) -> None:
         url, wire = self.settings.feed_url, self.settings.wire

@@ -138,7 +138,7 @@ def scan(path: str | Path) -> Recovered:
             found.count(segment, batch)
     if not (MAGIC.startswith(head) or found.streams):
         reason = f"not a tick log, it begins with {head!r}; name another file"
-        raise SettingsError("log", path, reason)
+        raise SettingsError("log-file", path, reason)
     return found
 
 

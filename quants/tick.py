@@ -103,12 +103,15 @@ def to_fixed(text: str, decimals: int) -> int:
         InexactValue: the text has a non-zero digit beyond `decimals`, or is
             no plain decimal number.
     """
-    whole, _, fraction = text.strip().partition(".")
+    number = text.strip()
+    unsigned = number[1:] if number.startswith(("-", "+")) else number
+    whole, _, fraction = unsigned.partition(".")
     kept, lost = fraction[:decimals].ljust(decimals, "0"), fraction[decimals:]
-    digits = whole.removeprefix("-").removeprefix("+") + kept
-    if not digits.isascii() or not digits.isdigit() or lost.strip("0"):
+    plain = text.isascii() and (whole + fraction).isdigit()
+    if not plain or lost.strip("0"):
         raise InexactValue(text, decimals)
-    return -int(digits) if whole.startswith("-") else int(digits)
+    fixed = int("0" + whole + kept)
+    return -fixed if number.startswith("-") else fixed
 
 
 def to_text(value: int, decimals: int) -> str:

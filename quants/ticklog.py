@@ -11,6 +11,7 @@ acknowledges many batches, and the event loop never waits for a disk.
 
 import asyncio
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterable, Callable, Sequence
@@ -25,6 +26,8 @@ from quants.logfile import Segment, Write, append_whole, sync_folder
 from quants.metrics import Registry
 from quants.recovery import open_log, set_torn_tail_aside
 from quants.tick import Batch, Symbol
+
+log = logging.getLogger(__name__)
 
 Fsync = Literal["interval", "batch", "none"]
 Sync = Callable[[int], None]
@@ -187,6 +190,7 @@ class TickLog:
             self._pending_bytes -= len(batch.frame)
         self._pending[:0] = group[whole:]
         self.groups += bool(group)
+        log.debug("%s: %d batches written, fsync %s", self.path, whole, synced)
         if fault:
             raise self._refused(fault) from fault
         if synced:

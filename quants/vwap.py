@@ -11,6 +11,7 @@ bound its sums. Below 62 bits they are added as they are. Above, the sizes are
 split into two limbs, and where even that is too wide, Python's integers do it.
 """
 
+import logging
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from quants.errors import EmptyBatch
 from quants.histogram import Histogram
 from quants.metrics import Registry
 from quants.tick import Batch, Rows, Symbol
+
+log = logging.getLogger(__name__)
 
 KernelName = Literal["numpy", "python"]
 SAFE_BITS = 62  # of an int64's 63; the last one makes room for carries
@@ -260,6 +263,7 @@ class Vwap:
                 continue
             self._kernel.add(batch.rows)
             self.latency.record(self._clock_ns() - batch.sent_ns, len(batch))
+            log.debug("%d ticks up to %d summed", len(batch), batch.next_seq - 1)
 
     def sums(self) -> list[Sums]:
         """The sums so far, one per symbol."""

@@ -171,19 +171,27 @@ def test_cpu_limit_counts_only_when_it_is_a_positive_number():
 
 
 def test_quotas_of_all_groups_above_us_count_in_version_2(tmp_path):
-    (tmp_path / "membership").write_text("0::/app/inner\n")
+    (tmp_path / "membership").write_text("0::/app/inner\n", encoding="utf-8")
     (tmp_path / "app" / "inner").mkdir(parents=True)
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "app" / "cpu.max").write_text("150000 100000\n")
-    (tmp_path / "app" / "inner" / "cpu.max").write_text("400000 100000\n")
+    (tmp_path / "cpu.max").write_text("max 100000\n", encoding="utf-8")
+    (tmp_path / "app" / "cpu.max").write_text("150000 100000\n", encoding="utf-8")
+    (tmp_path / "app" / "inner" / "cpu.max").write_text(
+        "400000 100000\n", encoding="utf-8"
+    )
     assert sorted(cpu_quotas(tmp_path, tmp_path / "membership")) == [1.5, 4.0]
 
 
 def test_quotas_of_version_1_count_at_the_root_of_a_container(tmp_path):
-    (tmp_path / "membership").write_text("5:memory:/x\n4:cpu,cpuacct:/docker/abc\n")
+    (tmp_path / "membership").write_text(
+        "5:memory:/x\n4:cpu,cpuacct:/docker/abc\n", encoding="utf-8"
+    )
     (tmp_path / "cpu,cpuacct").mkdir()
-    (tmp_path / "cpu,cpuacct" / "cpu.cfs_quota_us").write_text("50000\n")
-    (tmp_path / "cpu,cpuacct" / "cpu.cfs_period_us").write_text("100000\n")
+    (tmp_path / "cpu,cpuacct" / "cpu.cfs_quota_us").write_text(
+        "50000\n", encoding="utf-8"
+    )
+    (tmp_path / "cpu,cpuacct" / "cpu.cfs_period_us").write_text(
+        "100000\n", encoding="utf-8"
+    )
     assert list(cpu_quotas(tmp_path, tmp_path / "membership")) == [0.5]
 
 
