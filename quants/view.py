@@ -9,9 +9,10 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from quants.histogram import seconds_text
 from quants.pipeline import Pipeline, Snapshot
@@ -41,7 +42,8 @@ async def redraw(pipeline: Pipeline, console: Console) -> None:
         while True:
             await asyncio.sleep(1 / FRAMES_PER_SECOND)
             now = pipeline.snapshot()
-            live.update(table_of(pipeline, before, now), refresh=True)
+            line = Text(line_of(pipeline, before, now))
+            live.update(Group(line, table_of(now)), refresh=True)
             before = now
 
 
@@ -80,9 +82,9 @@ def line_of(pipeline: Pipeline, before: Snapshot, now: Snapshot) -> str:
     )
 
 
-def table_of(pipeline: Pipeline, before: Snapshot, now: Snapshot) -> Table:
-    """The state as a table, a row per consumer."""
-    table = Table(title=line_of(pipeline, before, now), title_justify="left")
+def table_of(now: Snapshot) -> Table:
+    """The consumers as a table, a row each."""
+    table = Table()
     for heading in ("consumer", "processed", "dropped", "queued", "depth", "high"):
         table.add_column(heading, justify="left" if heading == "consumer" else "right")
     for name, s in now.consumers.items():
