@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import logging
-import logging.handlers
 import os
-import queue
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 import click
 
 from quants.access import token_for
+from quants.debug import debug_records
 from quants.errors import EnvironmentFault, QuantsError, SettingsError
 from quants.feed_server import FeedServer, Policy
 from quants.host import stop_signals
@@ -118,11 +116,21 @@ def report_file(path: Path | None) -> Iterator[Path | None]:
 
 
 @main.command()
-@click.option("--port", default=0, show_default=True, help="0 takes a free port.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.option("--tick-rate", default=1000, show_default=True, help="Ticks per second.")
 @click.option("--symbols", default=8, show_default=True, help="Instruments.")
 @click.option("--seed", default=1, show_default=True, help="Seed of the market.")
-@click.option("--duration", type=float, help="Seconds; without it, until Ctrl-C.")
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds; without it, until Ctrl-C.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address.")
 @click.option(
     "--policy",
@@ -208,27 +216,3 @@ def first_of(group: BaseExceptionGroup[QuantsError]) -> QuantsError:
         error = error.exceptions[0]
     assert isinstance(error, QuantsError)
     return error
-
-
-@contextmanager
-def debug_records(debug: bool) -> Iterator[None]:
-    """Debug records to stderr, written by a thread: never on the loop."""
-    if not debug:
-        yield
-        return
-    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-    handler = logging.handlers.QueueHandler(records)
-    screen = logging.StreamHandler()
-    screen.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
-    listener = logging.handlers.QueueListener(records, screen)
-    loggers = [logging.getLogger(name) for name in ("quants", "asyncio")]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-    listener.start()
-    try:
-        yield
-    finally:
-        listener.stop()
-        for logger in loggers:
-            logger.removeHandler(handler)

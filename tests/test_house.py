@@ -24,7 +24,7 @@ HOUSE = (
     {"cli"},
     {"lab"},
     {""},
-    {"pipeline", "report", "view", "bench", "doctor"},
+    {"pipeline", "report", "view", "debug", "bench", "doctor"},
     # Settings are known above this line, and nowhere below.
     {"naive"},
     {"server"},
