@@ -78,6 +78,7 @@ class Pipeline:
         self.own_feed: FeedServer | None = None
         self.pool: TickPool | None = None
         self.ready = asyncio.Event()  # set when every part is open
+        self._task: asyncio.Task[None] | None = None  # the one in run()
         self._first_tick = asyncio.Event()
         self._deadline = asyncio.timeout(None)  # set by stop()
 
@@ -91,6 +92,7 @@ class Pipeline:
         Raises:
             QuantsError: what could not be opened, or which stage failed.
         """
+        self._task = asyncio.current_task()
         async with AsyncExitStack() as stack:
             await self._open(stack)
             try:
@@ -108,7 +110,14 @@ class Pipeline:
                 raise EnvironmentFault(self._undrained()) from None
 
     def stop(self) -> None:
-        """End the feed; what is queued is worked off, within 5 s."""
+        """End the feed; what is queued is worked off, within 5 s.
+
+        Before everything is open there is nothing to work off: then at once.
+        """
+        if not self.ready.is_set():
+            assert self._task is not None
+            self._task.cancel()
+            return
         loop = asyncio.get_running_loop()
         self._deadline.reschedule(loop.time() + DRAIN_SECONDS)
         if self.own_feed is not None:
@@ -165,6 +174,8 @@ class Pipeline:
         self.notes.append(self.redis.how)
         if self.own_feed and self.redis.ours:
             await asyncio.to_thread(self._seed_limits)
+        elif self.redis.ours:
+            self.notes.append("no limits are set in it: risk raises no alerts")
 
     def _seed_limits(self) -> None:
         with connect(self.redis.url) as client:

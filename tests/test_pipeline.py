@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import json
+import shutil
 import struct
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -16,11 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from quants.feed_server import FeedServer
 from quants.market import Market
 from quants.pipeline import Pipeline, Snapshot
 from quants.report import problems, report_of, summary_of
 from quants.settings import Settings
-from quants.tick import TICK
+from quants.tick import TICK, Symbol
 
 
 @pytest.fixture
@@ -213,3 +216,63 @@ async def test_the_summary_shows_the_pause_histogram_and_the_counts(
     assert "GC pauses" in text
     assert "pool          unused" in text
     assert asdict(pipeline.snapshot())["received"] == 10_000
+
+
+async def test_a_coin_with_eight_decimals_passes_through_exactly(settings: Settings):
+    """Its sums need 66 bits and more; int64 would wrap around."""
+    coin = Symbol("BTCUSDT", price_decimals=2, size_decimals=8)
+    market = Market(seed=3, symbols=[coin], tick_rate=200_000)
+    async with FeedServer(market, 200_000) as feed:
+        follower = replace(settings, feed_url=feed.url, tick_rate=1000, duration=None)
+        pipeline = Pipeline(follower)
+        async with running(pipeline):
+            await feed.publish(200_000)
+    report = report_of(pipeline)
+    sums = sums_in(report)
+    assert sums == sums_by_pandas(rows_in_log(settings.log_file))
+    assert sums[0][0] > 2**63
+    assert report["vwap"]["BTCUSDT"]["size_decimals"] == 8
+    assert report["counts"]["sent"] is None
+    assert report["counts"]["received"] == 200_000
+
+
+def promtool_says(promtool: str, body: bytes) -> tuple[int, bytes]:
+    told = subprocess.run(
+        [promtool, "check", "metrics"], input=body, capture_output=True, check=False
+    )
+    return told.returncode, told.stdout + told.stderr
+
+
+async def test_promtool_finds_nothing_to_say_about_a_running_pump(settings: Settings):
+    if not (promtool := shutil.which("promtool")):
+        pytest.skip("promtool is not on PATH (Debian: apt install prometheus)")
+    pipeline = Pipeline(replace(settings, duration=None))
+    async with running(pipeline):
+        url = f"{pipeline.metrics.url}metrics"
+        headers = {"Accept": "text/plain"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(url) as answer,
+        ):
+            body = await answer.read()
+        pipeline.stop()
+    assert promtool_says(promtool, body) == (0, b"")
+
+
+async def test_a_rate_that_was_not_kept_is_a_problem(settings: Settings):
+    pipeline = await finished(settings)
+    assert problems(pipeline) == []
+    assert pipeline.first_tick is not None
+    pipeline.last_tick = pipeline.first_tick + 0.5 + 10.1
+    (problem,) = problems(pipeline)
+    assert "the ticks of 0.5 s took 10.6 s" in problem
+
+
+async def test_stop_before_the_first_tick_ends_at_once(settings: Settings):
+    pipeline = Pipeline(settings)
+    task = asyncio.create_task(pipeline.run())
+    await asyncio.sleep(0)
+    pipeline.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not settings.log_file.exists()
