@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import groupby, pairwise, repeat
 from struct import pack
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import msgspec
 import numpy as np
@@ -28,11 +28,17 @@ SUBPROTOCOLS: dict[Wire, str] = {
 }
 
 
+MAX_SPAN = 2**32 - 1  # of a gap; more than any cut, and what a header holds
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+UInt63 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+
+
 class Welcome(msgspec.Struct, tag="welcome"):
     """The first message: which stream this is, and what its numbers mean."""
 
     stream: str
-    next_seq: int
+    next_seq: Seq
     symbols: list[Symbol]
     heartbeat_seconds: float = 1.0
 
@@ -40,15 +46,15 @@ class Welcome(msgspec.Struct, tag="welcome"):
 class Request(msgspec.Struct):
     """What a subscriber may send: the number it wants to go on from."""
 
-    from_seq: int
+    from_seq: Seq
 
 
 class TickMessage(msgspec.Struct, tag="tick", gc=False):
     """One tick; price and size are decimal texts, exact."""
 
-    seq: int
-    time_ns: int
-    sent_ns: int
+    seq: Seq
+    time_ns: Int64
+    sent_ns: UInt63
     symbol: str
     price: str
     size: str
@@ -57,26 +63,26 @@ class TickMessage(msgspec.Struct, tag="tick", gc=False):
 class Heartbeat(msgspec.Struct, tag="heartbeat", gc=False):
     """Still here; nothing was sent that has not arrived."""
 
-    next_seq: int
+    next_seq: Seq
 
 
 class Gap(msgspec.Struct, tag="gap", gc=False):
     """These ticks will not come."""
 
-    first_seq: int
-    missing: int
+    first_seq: Seq
+    missing: Annotated[int, msgspec.Meta(ge=1, le=MAX_SPAN)]
 
 
 class Reset(msgspec.Struct, tag="reset", gc=False):
     """A new stream starts here."""
 
-    next_seq: int
+    next_seq: Seq
 
 
 class End(msgspec.Struct, tag="end", gc=False):
     """The feed is over."""
 
-    next_seq: int
+    next_seq: Seq
 
 
 Message = TickMessage | Heartbeat | Gap | Reset | End
@@ -142,10 +148,12 @@ class Receiver:
             FrameError: a message that the wire does not promise.
         """
         if self.wire == "json":
-            frames = unpack(b"[%b]" % b",".join(messages), self.symbols)
+            frames = unpack(messages, self.symbols)
         else:
             frames = (decode(message, len(self.symbols)) for message in messages)
         for kind, batch in frames:
+            if kind is Kind.SEGMENT:
+                raise FrameError("kind", "1 to 5 on a wire", kind.name)
             yield from self._in_order(kind, batch)
 
     def _in_order(self, kind: Kind, batch: Batch) -> Iterator[Batch]:
@@ -170,9 +178,11 @@ class Receiver:
             yield self._hole(batch)
 
     def _hole(self, hole: Batch) -> Batch:
-        self.gaps += 1
-        self.gap_ticks += hole.span
         first, missing = hole.first_seq, hole.span
+        if missing > MAX_SPAN:
+            raise FrameError("gap", f"at most {MAX_SPAN} ticks", missing)
+        self.gaps += 1
+        self.gap_ticks += missing
         frame = hole.frame or encode(Kind.GAP, first, missing, hole.sent_ns)
         return gap(first, missing, hole.sent_ns, frame)
 
@@ -219,12 +229,16 @@ def _text_header(size: int) -> bytes:
     return b"\x81%c" % size if size < 126 else pack(">BBH", 0x81, 126, size)
 
 
-def unpack(array: bytes, symbols: Sequence[Symbol]) -> Iterator[tuple[Kind, Batch]]:
-    """Decode a JSON array of messages; ticks in a row become one frame."""
+def unpack(
+    texts: Sequence[bytes], symbols: Sequence[Symbol]
+) -> Iterator[tuple[Kind, Batch]]:
+    """Decode JSON messages, all at once; ticks in a row become one frame."""
     try:
-        messages = _messages.decode(array)
+        messages = _messages.decode(b"[%b]" % b",".join(texts))
     except msgspec.MsgspecError as error:
         raise FrameError("JSON", "messages of quants.v1.json", error) from error
+    if len(messages) != len(texts):
+        raise FrameError("JSON", f"{len(texts)} messages", len(messages))
     for message, run in groupby(messages, type):
         if message is TickMessage:
             ticks = cast(list[TickMessage], list(run))

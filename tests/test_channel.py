@@ -276,7 +276,7 @@ async def test_closing_wakes_a_waiting_sender():
     sender = asyncio.create_task(channel.send(batch(2, 0)))
     await all_others_wait()
     channel.close()
-    await sender
+    await asyncio.wait_for(sender, 10)
     assert [b.first_seq async for b in channel] == [1, 2]
     assert conserved(channel)
 
@@ -286,7 +286,7 @@ async def test_closing_wakes_a_waiting_consumer():
     consumer = asyncio.create_task(anext(channel, None))
     await all_others_wait()
     channel.close()
-    assert await consumer is None
+    assert await asyncio.wait_for(consumer, 10) is None
 
 
 async def test_a_consumer_cancelled_while_it_waits_loses_nothing():
