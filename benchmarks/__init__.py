@@ -1,0 +1,1 @@
+"""The claims about speed, each measured by a file named after it."""

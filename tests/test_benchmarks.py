@@ -1,0 +1,150 @@
+"""The benchmarks run, and refuse to time a wrong result.
+
+Verdicts are not asserted: a test machine is shared and the runs are tiny.
+"""
+
+from importlib import import_module
+from math import isclose
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import trials
+from benchmarks.__main__ import NAMES, main, table
+from benchmarks.checks import WrongResult, check, reference
+from benchmarks.runs import Plan, Report, bench, run
+from benchmarks.size import TINY
+from benchmarks.source import Looped, in_memory, make_ticks
+from benchmarks.trials import Claim, find, in_turn, judge
+from quants.tick import Symbol, rows_of
+
+AT_LEAST_2 = Claim("twice", "a", "b", "s", "at least", 2.0)
+AT_MOST_2 = Claim("half", "a", "b", "s", "at most", 2.0)
+NO_WORSE = Claim("equal", "a", "b", "s", "no worse")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_runs_and_its_checks_hold(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # whose disk takes the log
+    findings = import_module(f"benchmarks.{name}").measure(TINY)
+    for finding in findings:
+        assert finding.left > 0
+        assert finding.right > 0
+        assert finding.verdict in table(finding)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_benchmark_is_in_the_readme():
+    readme = (Path(trials.__file__).parent / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}.py`" in readme for name in NAMES)
+
+
+def test_the_command_offers_every_benchmark():
+    shown = CliRunner().invoke(main, ["--help"]).output
+    assert all(name in shown for name in NAMES)
+
+
+def test_each_round_begins_with_another_side():
+    order: list[str] = []
+
+    def side(name):
+        def measured():
+            order.append(name)
+            return float(len(order))
+
+        return measured
+
+    found = in_turn({name: side(name) for name in "abc"}, 3)
+    assert "".join(order) == "abcbcacab"
+    assert found["b"] == [2, 4, 9]
+
+
+def test_the_ratio_is_the_median_of_pairs_and_the_band_that_of_equals():
+    found = find(NO_WORSE, [2.0, 9.0, 4.0], [1.0, 3.0, 2.0], [2.0, 3.0, 1.6])
+    assert found.ratio == 2.0
+    assert isclose(found.band, 1.25)  # of 2, 1 and 1.25
+    assert (found.left, found.right, found.pairs) == (4.0, 2.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("claim", "ratio", "band", "pairs", "verdict"),
+    [
+        (AT_LEAST_2, 2.3, 1.1, 3, "SUPPORTED"),
+        (AT_LEAST_2, 2.1, 1.1, 3, "INCONCLUSIVE"),
+        (AT_LEAST_2, 1.9, 1.1, 3, "INCONCLUSIVE"),
+        (AT_LEAST_2, 1.7, 1.1, 3, "REFUTED"),
+        (AT_MOST_2, 1.7, 1.1, 3, "SUPPORTED"),
+        (AT_MOST_2, 1.9, 1.1, 3, "INCONCLUSIVE"),
+        (AT_MOST_2, 2.3, 1.1, 3, "REFUTED"),
+        (NO_WORSE, 0.5, 1.1, 9, "SUPPORTED"),
+        (NO_WORSE, 1.05, 1.1, 9, "SUPPORTED"),
+        (NO_WORSE, 1.15, 1.1, 9, "REFUTED"),
+        (NO_WORSE, 1.05, 1.1, 8, "INCONCLUSIVE"),
+        (NO_WORSE, 0.5, 1.6, 9, "INCONCLUSIVE"),
+    ],
+)
+def test_a_limit_within_the_noise_is_not_decided(claim, ratio, band, pairs, verdict):
+    assert judge(claim, ratio, band, pairs) == verdict
+
+
+def test_a_looped_source_goes_on_with_its_first_row():
+    rows = rows_of([(t, 0, 0, 0, 0) for t in range(5)])
+    taken = np.concatenate(list(Looped(rows, []).parts(12)))
+    assert taken["time_ns"].tolist() == [*range(5), *range(5), 0, 1]
+
+
+def test_the_reference_is_the_sum_over_all_loops():
+    rows = rows_of([(0, 10, 1, 0, 0), (0, 20, 2, 2, 0), (0, 30, 3, 0, 0)])
+    source = Looped(rows, [Symbol("A"), Symbol("B"), Symbol("C")])
+    assert reference(source, 4) == {"A": (110, 5, 3), "B": (0, 0, 0), "C": (40, 2, 1)}
+
+
+@pytest.fixture(scope="module", params=["ours", "competent"])
+def finished(request, tmp_path_factory):
+    """A finished run of one side, its log still there."""
+    folder = tmp_path_factory.mktemp("bench")
+    with bench(1000, folder) as shared:
+        plan = shared.plan(request.param, 2500)
+        yield plan, in_memory(shared.rows), *run(plan)
+
+
+def test_a_right_run_passes(finished: tuple[Plan, Looped, Report, Report]):
+    check(*finished)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ticks": 2499},
+        {"missing": 1},
+        {"breaches": 10**6},
+        {"sums": {}},
+    ],
+)
+def test_a_wrong_report_is_refused(finished, wrong):
+    plan, source, sent, received = finished
+    with pytest.raises(WrongResult):
+        check(plan, source, sent, msgspec.structs.replace(received, **wrong))
+
+
+def test_a_sum_that_is_off_by_a_little_is_refused(finished):
+    plan, source, sent, received = finished
+    sums = dict(received.sums)
+    price_size, size, ticks = sums["AAPL"]
+    sums["AAPL"] = (price_size + max(1, price_size // 10**8), size, ticks)
+    with pytest.raises(WrongResult, match="AAPL"):
+        check(plan, source, sent, msgspec.structs.replace(received, sums=sums))
+
+
+def test_a_log_with_another_row_is_refused(finished, tmp_path):
+    plan, _, sent, received = finished
+    other = tmp_path / "rows"
+    make_ticks(other, 1000)
+    changed = in_memory(other)
+    a, b = changed.rows[[0, 1]]["time_ns"]
+    changed.rows["time_ns"][[0, 1]] = b, a  # the sums do not show it
+    with pytest.raises(WrongResult, match="log differs after 0 rows"):
+        check(plan, changed, sent, received)
