@@ -1,8 +1,8 @@
 """The pump anyone would write first: one tick at a time, correct and slow.
 
-A tick comes as one JSON message, waits in one unbounded queue, and then goes
-through three stages: a VWAP in floats, a line in the log, a question to Redis.
-Nothing here is wrong. The notebooks measure it and never improve it.
+A JSON message a tick, one unbounded queue, then a VWAP in floats, a line in the
+log and a question to Redis. Nothing here is wrong. The notebooks measure it and
+never improve it.
 """
 
 import asyncio
@@ -46,10 +46,8 @@ class NaivePump:
             aiofiles.open(self.log_file, "a", encoding="utf-8") as self.file,
             Redis.from_url(self.redis_url, decode_responses=True) as self.redis,
             aiohttp.ClientSession() as client,
-            asyncio.TaskGroup() as tasks,
         ):
-            tasks.create_task(self.listen(client))
-            tasks.create_task(self.work())
+            await asyncio.gather(self.listen(client), self.work())
 
     async def listen(self, client: aiohttp.ClientSession) -> None:
         """Put every tick of the feed into the queue, and None at its end."""
@@ -68,8 +66,7 @@ class NaivePump:
 
     def receive(self, text: str) -> Tick | None:
         """The tick in a message; welcomes and heartbeats have none."""
-        fields = json.loads(text)
-        if fields.pop("type") != "tick":
+        if (fields := json.loads(text)).pop("type") != "tick":
             return None
         price, size = float(fields.pop("price")), float(fields.pop("size"))
         return Tick(**fields, price=price, size=size)
