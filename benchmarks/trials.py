@@ -20,7 +20,7 @@ from quants.host import available_cores
 
 Verdict = Literal["SUPPORTED", "REFUTED", "INCONCLUSIVE"]
 MIN_PAIRS = 9  # below it nobody can say "no worse"
-MAX_BAND = 1.5  # above it the machine decides, not the code
+MAX_BAND = 1.25  # beyond it nobody can say that two sides are alike
 PACKAGES = ("numpy", "aiohttp", "picows", "msgspec", "redis", "uvloop")
 
 
@@ -87,9 +87,10 @@ def find(
 def judge(claim: Claim, ratio: float, band: float, pairs: int) -> Verdict:
     """What a ratio with its noise says: a limit within the band is undecided."""
     if claim.must == "no worse":
-        if pairs < MIN_PAIRS or band > MAX_BAND:
+        better, unlike = ratio * band <= 1, ratio > band
+        if pairs < MIN_PAIRS or (band > MAX_BAND and not (better or unlike)):
             return "INCONCLUSIVE"
-        return "SUPPORTED" if ratio <= band else "REFUTED"
+        return "REFUTED" if unlike else "SUPPORTED"
     # How far on the right side of the limit, as a factor.
     margin = ratio / claim.limit if claim.must == "at least" else claim.limit / ratio
     if margin >= band:

@@ -83,7 +83,9 @@ def test_the_ratio_is_the_median_of_pairs_and_the_band_that_of_equals():
         (NO_WORSE, 1.05, 1.1, 9, "SUPPORTED"),
         (NO_WORSE, 1.15, 1.1, 9, "REFUTED"),
         (NO_WORSE, 1.05, 1.1, 8, "INCONCLUSIVE"),
-        (NO_WORSE, 0.5, 1.6, 9, "INCONCLUSIVE"),
+        (NO_WORSE, 0.9, 1.4, 9, "INCONCLUSIVE"),
+        (NO_WORSE, 0.5, 1.4, 9, "SUPPORTED"),
+        (NO_WORSE, 1.5, 1.4, 9, "REFUTED"),
     ],
 )
 def test_a_limit_within_the_noise_is_not_decided(claim, ratio, band, pairs, verdict):
