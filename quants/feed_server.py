@@ -12,6 +12,7 @@ its own channel and nothing else. What happens then is the server's policy:
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections import deque
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 Policy = Literal["wait", "disconnect", "drop_oldest"]
 CHANNEL_BYTES = 8 << 20  # how far a subscriber may be behind
 WAKE_UP_SECONDS = 0.001  # asyncio rounds shorter sleeps up to about this
+NOTICE_SECONDS = 0.1  # how late a stop or a new rate may be noticed
+DRAIN_SECONDS = 5.0  # what subscribers have to take the rest and the end
 MAX_WAKE_UP_ROWS = 16 * MAX_ROWS  # then the loop gets its turn
 AS_FAST_AS_TAKEN = float("inf")  # a tick rate
 
@@ -54,7 +57,13 @@ def due(elapsed: float, tick_rate: float, sent: int) -> int:
     """Ticks to send now: tick k leaves no earlier than k / tick_rate."""
     if tick_rate == AS_FAST_AS_TAKEN:
         return MAX_WAKE_UP_ROWS
-    return min(max(0, int(elapsed * tick_rate) + 1 - sent), MAX_WAKE_UP_ROWS)
+    owed = math.floor(elapsed * tick_rate) + 1 - sent
+    return min(max(0, owed), MAX_WAKE_UP_ROWS)
+
+
+def carried(elapsed: float, tick_rate: float, sent: int) -> float:
+    """Ticks owed at a change of rate: a late one's wait, or less than a whole."""
+    return 0.0 if tick_rate == AS_FAST_AS_TAKEN else elapsed * tick_rate - sent
 
 
 def intended(elapsed: float, tick_rate: float, sent: int) -> float:
@@ -96,7 +105,8 @@ class FeedServer:
         self.disconnected = 0  # subscribers let go because they were too slow
         self.subscribed = asyncio.Event()  # set by the first subscriber
         self._clock, self._sleep = clock, sleep
-        self.tick_rate = tick_rate
+        self._tick_rate = tick_rate
+        self._paced_since, self._paced_sent = clock(), 0
         self.stopping = False  # set once, by stop()
         self._ended = False  # set once, when subscribers were told
         self._ring: deque[Batch] = deque()
@@ -110,16 +120,18 @@ class FeedServer:
 
     @property
     def tick_rate(self) -> float:
-        """Ticks per second; a new rate holds from the next tick on."""
+        """Ticks per second; at a new rate no tick is early or forgotten."""
         return self._tick_rate
 
     @tick_rate.setter
     def tick_rate(self, tick_rate: float) -> None:
+        now, paced = self._clock(), self.sent - self._paced_sent
+        owed = carried(now - self._paced_since, self._tick_rate, paced)
+        self._paced_since, self._paced_sent = now - owed / tick_rate, self.sent
         self._tick_rate = tick_rate
-        self._pace_from_now()
 
     def _pace_from_now(self) -> None:
-        self._paced_since = self._clock()
+        self._started = self._paced_since = self._clock()
         self._anchor_ns = time.time_ns()  # later times are offsets from here
         self._paced_sent = self.sent
 
@@ -136,7 +148,9 @@ class FeedServer:
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_get("/", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=DRAIN_SECONDS
+        )
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self.host, self.port).start()
@@ -161,16 +175,18 @@ class FeedServer:
         """
         self._pace_from_now()
         while not self.stopping and (limit is None or self.sent < limit):
-            elapsed = self._clock() - self._paced_since
+            now = self._clock()
+            elapsed = now - self._paced_since
             sent = self.sent - self._paced_sent
             wanted = due(elapsed, self.tick_rate, sent)
             if limit is not None:
                 wanted = min(wanted, limit - self.sent)
             if not wanted:
                 next_due = sent / self.tick_rate - elapsed
-                await self._sleep(max(next_due, WAKE_UP_SECONDS))
+                pause = max(next_due, WAKE_UP_SECONDS)
+                await self._sleep(min(pause, NOTICE_SECONDS))
                 continue
-            if not await self._publish(wanted, elapsed):
+            if not await self._publish(wanted, now):
                 break
             behind = wanted == MAX_WAKE_UP_ROWS
             await self._sleep(0 if behind else WAKE_UP_SECONDS)
@@ -180,14 +196,15 @@ class FeedServer:
         """End the feed at its next wake-up."""
         self.stopping = True
 
-    async def _publish(self, wanted: int, elapsed: float) -> bool:
+    async def _publish(self, wanted: int, now: float) -> bool:
         """Send `wanted` ticks in frames; whether the source still had them."""
         while wanted and not self.stopping:
             rows = self.source.take(min(wanted, MAX_ROWS))
             if not len(rows):
                 return False
-            sent = self.sent - self._paced_sent
-            seconds = intended(elapsed, self.tick_rate, sent)
+            since, sent = self._paced_since, self.sent - self._paced_sent
+            seconds = since - self._started
+            seconds += intended(now - since, self.tick_rate, sent)
             await self._broadcast(rows, self._anchor_ns + int(seconds * 1e9))
             wanted -= len(rows)
         return True
@@ -231,13 +248,13 @@ class FeedServer:
         if not ws.can_prepare(request):
             return web.Response(text=f"subscribe with a WebSocket: {self.url}\n")
         await ws.prepare(request)
-        await ws.send_str(self._welcome())
-        subscriber = self._subscriber(ws, request)
+        # Welcomed and enlisted without a wait between: no tick falls in it.
+        welcome, subscriber = self._welcome(), self._subscriber(ws, request)
         log.debug("subscriber from %s: %s", request.remote, subscriber)
         self._subscribers.append(subscriber)
         self.subscribed.set()
         try:
-            await subscriber.run()
+            await subscriber.run(welcome)
         finally:
             log.debug("subscriber gone: %s", subscriber)
             if subscriber in self._subscribers:
@@ -272,9 +289,10 @@ class FeedServer:
 
     def history(self, first: int, last: int) -> Iterator[tuple[Kind, Batch]]:
         """What the ring still has of [first, last), and a gap for the rest."""
-        oldest = self._ring[0].first_seq if self._ring else last
+        ring = list(self._ring)  # it moves on while this is sent
+        oldest = ring[0].first_seq if ring else last
         if missing := max(0, min(oldest, last) - first):
             yield Kind.GAP, gap(first, missing)
-        for batch in list(self._ring):
+        for batch in ring:
             if first < batch.next_seq <= last:
                 yield Kind.TICKS, batch

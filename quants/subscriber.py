@@ -24,7 +24,7 @@ class Subscriber:
     """One client: what it is sent, and from where it may resume.
 
     Args:
-        ws: its WebSocket, prepared and greeted.
+        ws: its WebSocket, prepared.
         transport: the socket below, for writes of many messages at once.
         channel: what the publisher puts its batches into.
         next_seq: the first number it will be sent.
@@ -49,21 +49,26 @@ class Subscriber:
         json = ws.ws_protocol == SUBPROTOCOLS["json"]
         self.wire: Wire = "json" if json else "binary"
         self.ended = False  # set when the feed is over
+        self._told = False  # set when the client knows it
         self._writing = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Subscriber {self.wire}, next {self.next_seq}, {self.channel!r}>"
 
-    async def run(self) -> None:
+    async def run(self, welcome: str) -> None:
         """Write what the channel brings until it closes or the client leaves."""
         listener = asyncio.create_task(self._listen())
         try:
+            await self.ws.send_str(welcome)
             await self._write()
+            if self._told:  # who was cut off before the end may still ask
+                await asyncio.wait([listener], timeout=self.heartbeat_seconds)
             await self.ws.close(code=WSCloseCode.OK)
         except ConnectionError:
             pass  # the ordinary end of a client that left
         finally:
             listener.cancel()
+            self.channel.close()  # the publisher may be waiting for room
 
     def end(self) -> None:
         """The feed is over: after what is queued comes an `end` frame."""
@@ -88,22 +93,26 @@ class Subscriber:
                 await self._send(Kind.TICKS, batch)
         if self.ended:
             await self._send(Kind.END, self._bare(Kind.END))
+            self._told = True
 
     async def _listen(self) -> None:
         """Serve requests to resume; the end of the messages is a goodbye."""
-        async for message in self.ws:
-            try:
+        try:
+            async for message in self.ws:
                 request = msgspec.json.decode(message.data, type=Request)
-            except (msgspec.MsgspecError, TypeError):
-                await self.ws.close(code=WSCloseCode.POLICY_VIOLATION)
-                break
-            await self._resume(request.from_seq)
+                await self._resume(request.from_seq)
+        except (msgspec.MsgspecError, TypeError):
+            await self.ws.close(code=WSCloseCode.POLICY_VIOLATION)
+        except ConnectionError:
+            pass  # it left in the middle of what it had asked for
         self.channel.close()
 
     async def _resume(self, from_seq: int) -> None:
         async with self._writing:
             for kind, batch in self.history(from_seq, self.next_seq):
                 await self._put(self.encoded(kind, batch).frame)
+            if self._told:
+                await self._put(self._bare(Kind.END).frame)
 
     async def _send(self, kind: Kind, batch: Batch) -> None:
         async with self._writing:
