@@ -14,6 +14,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from typing import Self
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
@@ -90,7 +91,7 @@ class Subscription:
     async def __aenter__(self) -> Self:
         try:
             await self._connect()
-        except (WSError, OSError, TimeoutError) as error:
+        except (WSError, OSError, TimeoutError, ValueError) as error:
             raise EnvironmentFault(
                 f"feed {self.url}: {error or 'no answer'}; is one running there?"
             ) from error
@@ -102,11 +103,12 @@ class Subscription:
     def stop(self) -> None:
         """End the iteration after the batches that have arrived."""
         self._stopped = True
-        self._disconnect()
+        if self._inbox is not None:
+            self._inbox.transport.disconnect(graceful=False)
 
     async def __aiter__(self) -> AsyncIterator[Batch]:
         failures = 0
-        while not (self.receiver.ended or self._stopped):
+        while not (self.receiver.ended or (self._stopped and self._inbox is None)):
             try:
                 messages = await self._messages()
             except (WSError, OSError, TimeoutError) as error:
@@ -128,7 +130,7 @@ class Subscription:
         silence = SILENT_HEARTBEATS * self.receiver.heartbeat_seconds
         async with asyncio.timeout(silence):
             messages = await self._inbox.take()
-        if not messages and not self._stopped:
+        if not messages:
             raise ConnectionResetError("the feed closed the connection")
         return messages
 
@@ -139,14 +141,20 @@ class Subscription:
         _, inbox = await ws_connect(
             Inbox, self.url, extra_headers=headers, max_frame_size=2 * MAX_FRAME
         )
-        assert isinstance(inbox, Inbox)
+        if not isinstance(inbox, Inbox):
+            raise ConnectionResetError("closed in its handshake")
         self._inbox = inbox
-        async with asyncio.timeout(WELCOME_SECONDS):
-            welcome, *early = await inbox.take() or [b""]
-        if request := self.receiver.greet(welcome):
-            inbox.transport.send(WSMsgType.TEXT, request)
+        with ExitStack() as failed:
+            failed.callback(self._disconnect)
+            async with asyncio.timeout(WELCOME_SECONDS):
+                arrived = await inbox.take()
+            if not arrived:
+                raise ConnectionResetError("closed before its welcome")
+            if request := self.receiver.greet(arrived[0]):
+                inbox.transport.send(WSMsgType.TEXT, request)
+            failed.pop_all()
         log.debug("connected: %s", self)
-        inbox.messages[:0] = early  # they came in one burst with the welcome
+        inbox.messages[:0] = arrived[1:]  # they came in one burst with the welcome
 
     def _disconnect(self) -> None:
         if self._inbox is not None:
