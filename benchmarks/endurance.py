@@ -1,4 +1,8 @@
-"""A minute at 50,000 ticks/s: nothing is lost, and memory does not grow."""
+"""A minute at 50,000 ticks/s: nothing is lost, and memory does not grow.
+
+A leak of one byte a tick would be 3 MB, 4 % of what the pump holds. Half of
+that is allowed: the allocator settles for some ten seconds.
+"""
 
 import numpy as np
 from msgspec.structs import replace
@@ -11,8 +15,8 @@ from benchmarks.source import in_memory
 from benchmarks.trials import Claim, Finding, judge
 
 CLAIM = Claim(
-    "50,000 ticks/s for a minute: nothing lost, resident memory grows < 1 %",
-    "memory at the end", "after a quarter", "MB", "at most", 1.01,
+    "50,000 ticks/s for a minute: nothing lost, memory grows < 2 %",
+    "memory at the end", "after a quarter", "MB", "at most", 1.02,
 )  # fmt: skip
 
 
@@ -24,7 +28,8 @@ def measure(size: Size) -> list[Finding]:
         sent, received = run(plan)
         check(plan, in_memory(shared.rows), sent, received)
     start, end, slope = grown(received)
-    verdict = judge(CLAIM, end / start, 1.0, 1)
+    settled = size.long_seconds >= 60
+    verdict = judge(CLAIM, end / start, 1.0, 1) if settled else "INCONCLUSIVE"
     facts = [
         f"{received.ticks:,} ticks in {received.seconds:.1f} s, none lost, "
         f"memory {slope:+.2f} MB a minute",
