@@ -19,7 +19,7 @@ from typing import Self
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from quants.errors import EnvironmentFault
+from quants.errors import EnvironmentFault, FrameError
 from quants.feed import SUBPROTOCOLS, Receiver, Wire
 from quants.frame import MAX_FRAME
 from quants.tick import Batch, Symbol
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 INBOX_BYTES = 4 << 20  # arrived and not taken: then the socket is not read
 SILENT_HEARTBEATS = 2  # then the peer is taken for gone
 WELCOME_SECONDS = 5.0
+DATA = WSMsgType.BINARY, WSMsgType.TEXT
 
 
 def pause_seconds(failures: int, chance: float) -> float:
@@ -171,6 +172,7 @@ class Inbox(WSListener):
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.closed = False  # set once, when the socket is gone
+        self.fault: FrameError | None = None  # set when the peer broke the protocol
         self._size = 0  # bytes in `messages`
         self._paused = False
         self._news = asyncio.Event()
@@ -181,11 +183,15 @@ class Inbox(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Keep a message; called by picows for each frame."""
-        if frame.msg_type in (WSMsgType.BINARY, WSMsgType.TEXT):
-            self.messages.append(frame.get_payload_as_bytes())
-            self._size += frame.payload_size
+        if frame.msg_type in DATA and frame.fin:
+            message = frame.get_payload_as_bytes()
+            self.messages.append(message)
+            self._size += len(message)
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.disconnect()
+        elif not frame.fin:
+            self.fault = FrameError("message", "one WebSocket frame", "a fragment")
+            transport.disconnect(graceful=False)
         if frame.last_in_buffer:
             self._news.set()
             if self._size > INBOX_BYTES and not self._paused:
@@ -202,6 +208,8 @@ class Inbox(WSListener):
         while not self.messages and not self.closed:
             self._news.clear()
             await self._news.wait()
+        if self.fault is not None:
+            raise self.fault
         taken, self.messages, self._size = self.messages, [], 0
         if self._paused and not self.closed:
             self.transport.underlying_transport.resume_reading()

@@ -30,6 +30,8 @@ from quants.tick import Batch, Symbol
 log = logging.getLogger(__name__)
 
 Fsync = Literal["interval", "batch", "none"]
+GROUP_BYTES = 1 << 16  # a group that need not wait for more
+
 Sync = Callable[[int], None]
 
 # fdatasync spares the inode's time stamps; macOS and Windows have only fsync.
@@ -44,6 +46,7 @@ class TickLog:
         stream, symbols, first_seq: what the feed's welcome said.
         fsync: `interval` (at most every `fsync_seconds`, and at the end),
             `batch` (with each group) or `none`.
+        linger_seconds: how long a small group waits to become a larger one.
         buffer_bytes: what may wait to be written before `run` waits too.
         write, sync, clock, time_ns: the system's, unless a test knows better.
 
@@ -63,6 +66,7 @@ class TickLog:
         first_seq: int = 1,
         fsync: Fsync = "interval",
         fsync_seconds: float = 0.05,
+        linger_seconds: float = 0.005,
         buffer_bytes: int = 8 << 20,
         write: Write = os.write,
         sync: Sync = sync_to_disk,
@@ -71,6 +75,7 @@ class TickLog:
     ) -> None:
         self.path, self.recovered = Path(path), ""
         self.fsync, self.fsync_seconds = fsync, fsync_seconds
+        self.linger_seconds = linger_seconds
         self.buffer_bytes = buffer_bytes
         self.segment = Segment(stream, tuple(symbols), time_ns(), first_seq)
         self.written_seq = self.durable_seq = 0
@@ -155,6 +160,8 @@ class TickLog:
         try:
             while self._pending or self._unsynced or not self._closing:
                 await self._woken(self._sync_in())
+                if self._pending_bytes < GROUP_BYTES and not self._closing:
+                    await asyncio.sleep(self.linger_seconds)  # for more of them
                 group, self._pending = self._pending, []
                 due = self._sync_in() == 0
                 frames = [batch.frame for batch in group]
