@@ -1,0 +1,174 @@
+"""Figures that say what they show, and the way to make one move.
+
+A live picture costs its loop time, so only what moves is drawn again: the
+rest is copied from a background (blitting), and frames are left out until
+drawing takes a tenth of the loop at most. Never pyplot: its figures are global,
+and callbacks of some kernels run on other threads.
+"""
+
+import asyncio
+import io
+import platform
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from quants.errors import QuantsError
+from quants.host import available_cores
+
+DPI = 100
+FRAME_SECONDS = 1 / 8  # between two looks, and frames at the soonest
+SHARE = 0.1  # of the loop's time, at most
+# Colours that colour-blind readers tell apart (Okabe and Ito, 2008).
+BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
+VERMILION, PURPLE, GREY, INK = "#D55E00", "#CC79A7", "#8A8A8A", "#222222"
+
+
+class Undescribed(QuantsError):
+    """A figure that does not say what it shows."""
+
+
+class Picture:
+    """A figure with a title, units, a sample size and a text for the blind.
+
+    Subclasses draw into `figure`; it is refused while something is missing.
+
+    Attributes:
+        title: what is seen, one line.
+        n: the sample, such as "n = 4,990 ticks".
+        alt: what a reader who cannot see it needs to know.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+        self.canvas = FigureCanvasAgg(self.figure)
+        self.title = self.n = self.alt = ""
+
+    def undescribed(self) -> list[str]:
+        """What the figure does not say."""
+        said = {"a title": self.title, "n": self.n, "an alt text": self.alt}
+        missing = [name for name, text in said.items() if not text]
+        return missing + [
+            name for axes in self.figure.axes for name in unlabelled(axes)
+        ]
+
+    def refuse_undescribed(self) -> None:
+        """Raise Undescribed unless everything is said."""
+        if missing := self.undescribed():
+            raise Undescribed(f"figure {self.title!r} lacks {', '.join(missing)}")
+
+    def png(self) -> bytes:
+        """The figure as it stands; in few colours, for it is committed."""
+        self.refuse_undescribed()
+        self.canvas.draw()
+        few = picture_of(self.canvas).quantize(128, dither=Image.Dither.NONE)
+        return saved(few, "PNG", optimize=True)
+
+    def bundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The figure for IPython: the picture, and the text in its place."""
+        shown = {"alt": self.alt, "width": self.width, "height": self.height}
+        return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": shown}
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.bundle()
+
+
+def unlabelled(axes: Axes) -> list[str]:
+    """The axes of a panel without a label that names its unit in brackets."""
+    labels = {"x": axes.get_xlabel(), "y": axes.get_ylabel() or axes.get_title("left")}
+    shown = {"x": axes.xaxis.get_visible(), "y": axes.yaxis.get_visible()}
+    return [
+        f"a unit on the {name} axis"
+        for name, label in labels.items()
+        if shown[name] and "(" not in label
+    ]
+
+
+def interpreter() -> str:
+    """What a figure must be read with: interpreter and cores."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    cores = available_cores()
+    return f"{python}, {cores} core{'s' if cores > 1 else ''}"
+
+
+def picture_of(canvas: FigureCanvasAgg) -> Image.Image:
+    """The canvas's pixels."""
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def saved(picture: Image.Image, format: str, **options: Any) -> bytes:
+    """The picture as a file's bytes."""
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def frame_is_due(since_last: float, draw_seconds: float) -> bool:
+    """Whether a frame fits into a tenth of the loop's time; one a second does."""
+    return since_last >= min(1.0, draw_seconds / SHARE)
+
+
+class Live:
+    """A picture that moves, in an image widget.
+
+    Args:
+        picture: what is shown; described before its first frame.
+        moving: the artists that change between frames, lowest first.
+    """
+
+    def __init__(
+        self,
+        picture: Picture,
+        moving: Sequence[Artist],
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        picture.refuse_undescribed()
+        self.picture, self.moving = picture, moving
+        self.widget = ipywidgets.Image(
+            format="png", width=picture.width, height=picture.height
+        )
+        self.widget.tooltip = picture.alt
+        self.widget.add_class("live-picture")
+        self.frames = 0
+        self.draw_seconds = 0.0  # the last frame that only moved
+        self._clock, self._sleep = clock, sleep
+        self._background: Any = None  # None: draw it again first
+        for artist in moving:
+            artist.set_animated(True)
+
+    def limits_changed(self) -> None:
+        """The next frame draws axes and ticks again; some ten times the cost."""
+        self._background = None
+
+    def draw(self) -> None:
+        """Draw one frame and hand it to the widget."""
+        canvas = self.picture.canvas
+        if self._background is None:
+            canvas.draw()
+            self._background = canvas.copy_from_bbox(self.picture.figure.bbox)
+        begun = self._clock()
+        canvas.restore_region(self._background)
+        for artist in self.moving:
+            self.picture.figure.draw_artist(artist)
+        self.widget.value = saved(picture_of(canvas), "PNG", compress_level=1)
+        self.frames += 1
+        self.draw_seconds = self._clock() - begun
+
+    async def run(self, update: Callable[[], bool]) -> None:
+        """Update, and draw when that is due, until `update` says it is over."""
+        last = -1.0
+        while update():
+            if frame_is_due((now := self._clock()) - last, self.draw_seconds):
+                self.draw()
+                last = now
+            await self._sleep(FRAME_SECONDS)
