@@ -38,6 +38,7 @@ CHANNEL_BYTES = 8 << 20  # how far a subscriber may be behind
 WAKE_UP_SECONDS = 0.001  # asyncio rounds shorter sleeps up to about this
 NOTICE_SECONDS = 0.1  # how late a stop or a new rate may be noticed
 DRAIN_SECONDS = 5.0  # what subscribers have to take the rest and the end
+RING_FRAMES = 1 << 15  # 400 B each beside the rows: a slow feed's are 1 row long
 MAX_WAKE_UP_ROWS = 16 * MAX_ROWS  # then the loop gets its turn
 AS_FAST_AS_TAKEN = float("inf")  # a tick rate
 
@@ -79,7 +80,7 @@ class FeedServer:
         tick_rate: ticks/s; infinity is as fast as the clients take them.
         policy: what happens to a subscriber that cannot keep up.
         token: what a subscriber must show where the host is not loopback.
-        ring_ticks: how far back a subscriber may resume.
+        ring_ticks: how far back a subscriber may resume, in at most 32,768 frames.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class FeedServer:
         self._paced_since, self._paced_sent = clock(), 0
         self.stopping = False  # set once, by stop()
         self._ended = False  # set once, when subscribers were told
-        self._ring: deque[Batch] = deque()
+        self._ring: deque[Batch] = deque(maxlen=RING_FRAMES)
         self._subscribers: list[Subscriber] = []
 
     def __repr__(self) -> str:
@@ -224,7 +225,7 @@ class FeedServer:
                 await subscriber.channel.send(as_sent[subscriber.wire])
 
     def _remember(self, batch: Batch) -> None:
-        self._ring.append(batch)
+        self._ring.append(batch)  # and beyond RING_FRAMES the oldest goes
         while self._ring[0].next_seq <= self.next_seq - self.ring_ticks:
             self._ring.popleft()
 

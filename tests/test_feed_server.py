@@ -29,10 +29,12 @@ from quants.feed_server import (
     AS_FAST_AS_TAKEN,
     CHANNEL_BYTES,
     MAX_WAKE_UP_ROWS,
+    RING_FRAMES,
     FeedServer,
     due,
     intended,
 )
+from quants.frame import Kind
 from quants.market import Market
 from quants.tick import TICK, Rows, Symbol
 
@@ -451,6 +453,17 @@ async def test_beyond_the_ring_a_gap_says_what_is_gone(wire):
             counts = asyncio.create_task(count(ws, 7 + said["span"]))
             await server.publish(sent + 1)
             assert (await counts)["next_seq"] == sent + 2
+
+
+async def test_a_slow_feed_of_one_tick_frames_keeps_a_bounded_ring():
+    clock = JumpingClock()
+    server = paced(clock, 1000)
+    await server.publish(40_000)
+    assert len(server._ring) == RING_FRAMES < 40_000
+    kind, hole = next(server.history(1, 40_001))
+    assert (kind, hole.span) == (Kind.GAP, 40_000 - RING_FRAMES)
+    resumed = list(server.history(40_000 - RING_FRAMES + 1, 40_001))
+    assert sum(batch.span for _, batch in resumed) == RING_FRAMES
 
 
 async def test_who_comes_back_after_the_end_still_gets_what_was_missed():
