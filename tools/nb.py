@@ -33,7 +33,7 @@ MEASURED = "nbval-ignore-output"  # the tag of a cell whose outputs may differ
 CELLS, WORDS = (16, 30), (500, 1200)  # least and most
 CODE_LINES, CELL_LINES = 90, 12
 KILOBYTES = 150
-HEADER = r"# \d\d .+\n\n(\*\*.+\*\* .+(\n|$)){3}"
+HEADER = r"# \d\d .+\n\n(\*\*.+\*\* .+(\n|$)){3}$"  # a backslash breaks a line
 
 Notebook = Any  # nbformat is not typed
 

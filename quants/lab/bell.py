@@ -131,7 +131,9 @@ class Show:
         slider = controls.slider("ticks/s", rates, self.rate, self.turn)
         stop = controls.button("Stop", "End this ring now", self.stop)
         row = ipywidgets.HBox([slider, stop])
-        return ipywidgets.VBox([row, self.live.widget, controls.errors])
+        return ipywidgets.VBox(
+            [row, self.live.widget, self.live.words, controls.errors]
+        )
 
     def turn(self, rate: int) -> None:
         """Another rate from now on, and time to see what it does."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
+from IPython.core.getipython import get_ipython
 
 
 class Controls:
@@ -53,6 +54,7 @@ class Controls:
         def callback(event: Any) -> None:
             if not self.loop.is_closed():
                 self.loop.call_soon_threadsafe(self._act, act, event)
+            acknowledge()
 
         return callback
 
@@ -75,3 +77,18 @@ class Controls:
     def show(self, fault: BaseException) -> None:
         """Write an error below the controls."""
         self.errors.append_stderr("".join(traceback.format_exception(fault)))
+
+
+def acknowledge() -> None:
+    """Tell the page that the message which called us is handled.
+
+    ipykernel 7.4 handles it while a cell awaits, but does not say so, and the
+    page then keeps all later values of that widget to itself.
+    """
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is None:
+        return
+    parent = kernel.get_parent("shell")
+    if parent and parent["header"]["msg_type"] == "comm_msg":
+        idle = {"execution_state": "idle"}
+        kernel.session.send(kernel.iopub_socket, "status", idle, parent=parent)

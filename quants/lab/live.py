@@ -11,6 +11,7 @@ import io
 import platform
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from html import escape
 from typing import Any
 
 import ipywidgets
@@ -30,6 +31,9 @@ SHARE = 0.1  # of the loop's time, at most
 # Colours that colour-blind readers tell apart (Okabe and Ito, 2008).
 BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 VERMILION, PURPLE, GREY, INK = "#D55E00", "#CC79A7", "#8A8A8A", "#222222"
+
+
+FOR_SCREEN_READERS = '<span style="position: absolute; left: -9999px">{}</span>'
 
 
 class Undescribed(QuantsError):
@@ -137,8 +141,9 @@ class Live:
         self.widget = ipywidgets.Image(
             format="png", width=picture.width, height=picture.height
         )
-        self.widget.tooltip = picture.alt
         self.widget.add_class("live-picture")
+        # An image widget takes no alt text, and its view fails on a tooltip.
+        self.words = ipywidgets.HTML(FOR_SCREEN_READERS.format(escape(picture.alt)))
         self.frames = 0
         self.draw_seconds = 0.0  # the last frame that only moved
         self._clock, self._sleep = clock, sleep

@@ -128,7 +128,7 @@ class BellPicture(Picture):
         axes.set_xlim(start, start + self.seconds)
         axes.set_xlabel("seconds ago (s)" if self.live else "time (s)", fontsize=SMALL)
         if self.live:
-            axes.xaxis.set_major_formatter(lambda x, _: f"{-x:g}")
+            axes.xaxis.set_major_formatter(lambda x, _: f"{abs(x):g}")
         tidy(axes)
         axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
         return self._line(axes, colour, style)

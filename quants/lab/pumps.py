@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from quants.channel import Channel, Statistics
 from quants.feed_server import FeedServer
-from quants.lab.session import Session, end
+from quants.lab.session import Session, end, own_tasks
 from quants.limits import seed_limits
 from quants.market import Market
 from quants.naive import NaivePump
@@ -84,13 +84,21 @@ async def naive_pump(session: Session, rate: int) -> AsyncIterator[Pump]:
             yield Pump("naive", feed, watches, snapshot, (working, publishing))
         finally:
             feed.stop()
-            await end(working, subscribed, publishing)
+            # A gather that is cancelled does not wait for all that it gathered.
+            gathered = [t for t in own_tasks() if is_part_of(pump, t)]
+            await end(working, subscribed, publishing, *gathered)
 
 
 def seed(redis_url: str, market: Market) -> None:
     """Limits for the market's symbols; blocks."""
     with connect(redis_url) as client:
         seed_limits(client, market.symbols, market.opening_prices)
+
+
+def is_part_of(pump: object, task: asyncio.Task[Any]) -> bool:
+    """Whether a task runs a method of this very object."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return frame is not None and frame.f_locals.get("self") is pump
 
 
 def watch_methods(pump: NaivePump) -> Watches:

@@ -127,7 +127,9 @@ async def close() -> str:
         left = await each.aclose()
         tasks |= left[0]
         processes |= left[1]
-    return f"{len(tasks)} leaked tasks, {len(processes)} leaked processes"
+    names = [repr(task) for task in tasks] + [repr(child) for child in processes]
+    counts = f"{len(tasks)} leaked tasks, {len(processes)} leaked processes"
+    return ": ".join([counts, *names])
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
