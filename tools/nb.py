@@ -117,19 +117,31 @@ def text_of(book: Notebook) -> str:
 # ---- run
 
 
-def execute(book: Notebook, seconds: int = 120) -> Notebook:
-    """Run every cell in a kernel of this very interpreter; changes the notebook."""
-    manager = AsyncKernelManager(kernel_name="python3")
-    assert manager.kernel_spec is not None
-    manager.kernel_spec.argv[:3] = [sys.executable, "-m", "ipykernel_launcher"]
-    client = NotebookClient(
+class OurKernel(AsyncKernelManager):
+    """A kernel of this very interpreter, whatever else is installed."""
+
+    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+        """The command that starts it."""
+        command: list[str] = super().format_kernel_cmd(extra_arguments)
+        launcher = command.index("-f")
+        return [sys.executable, "-m", "ipykernel_launcher", *command[launcher:]]
+
+
+def client_for(book: Notebook, folder: Path) -> NotebookClient:
+    """What runs a notebook's cells, in a folder."""
+    return NotebookClient(
         book,
-        km=manager,
-        timeout=seconds,
+        kernel_name="python3",
+        kernel_manager_class=OurKernel,
+        timeout=120,
         store_widget_state=False,
-        resources={"metadata": {"path": str(NOTEBOOKS)}},
+        resources={"metadata": {"path": str(folder)}},
     )
-    client.execute()
+
+
+def execute(book: Notebook, folder: Path = NOTEBOOKS) -> Notebook:
+    """Run every cell; changes the notebook."""
+    client_for(book, folder).execute()
     return book
 
 
