@@ -123,7 +123,7 @@ class Show:
     async def run(self) -> None:
         """Show and update until the deadline."""
         self.handle.display(self._widgets())
-        await self.live.run(self._update)
+        await self.live.run(self.update)
 
     def _widgets(self) -> Any:
         controls = Controls(self.pump.tasks[0].get_loop())
@@ -144,7 +144,8 @@ class Show:
         """End at the next frame."""
         self.deadline = 0.0
 
-    def _update(self) -> bool:
+    def update(self) -> bool:
+        """Look at the pump and show it; whether the ring goes on."""
         self.look()
         if self.picture.update(self.readings):
             self.live.limits_changed()

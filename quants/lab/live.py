@@ -139,7 +139,7 @@ class Live:
         picture.refuse_undescribed()
         self.picture, self.moving = picture, moving
         self.widget = ipywidgets.Image(
-            format="png", width=picture.width, height=picture.height
+            format="jpeg", width=picture.width, height=picture.height
         )
         self.widget.add_class("live-picture")
         # An image widget takes no alt text, and its view fails on a tooltip.
@@ -165,7 +165,7 @@ class Live:
         canvas.restore_region(self._background)
         for artist in self.moving:
             self.picture.figure.draw_artist(artist)
-        self.widget.value = saved(picture_of(canvas), "PNG", compress_level=1)
+        self.widget.value = saved(picture_of(canvas), "JPEG", quality=90)
         self.frames += 1
         self.draw_seconds = self._clock() - begun
 
