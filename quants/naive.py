@@ -1,15 +1,13 @@
 """The pump anyone would write first: one tick at a time, correct and slow.
 
-A JSON message a tick, one unbounded queue, then a VWAP in floats, a line in the
-log and a question to Redis. Nothing here is wrong. The notebooks measure it and
-never improve it.
+For each tick a JSON message, a place in an unbounded queue, a VWAP in floats, a
+line in the log, a question to Redis. Notebooks measure it and never improve it.
 """
 
 import asyncio
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
 import aiofiles
 import aiohttp
@@ -34,8 +32,9 @@ class Tick:
 class NaivePump:
     """Receives ticks; sums, logs and checks them one by one."""
 
-    def __init__(self, feed_url: str, log_file: Path, redis_url: str) -> None:
-        self.feed_url, self.log_file, self.redis_url = feed_url, log_file, redis_url
+    def __init__(self, feed_url: str, log_file: str, redis_url: str) -> None:
+        self.feed_url, self.redis_url = feed_url, redis_url
+        self.log_file = log_file
         self.queue: asyncio.Queue[Tick | None] = asyncio.Queue()
         self.value: defaultdict[str, float] = defaultdict(float)
         self.volume: defaultdict[str, float] = defaultdict(float)
@@ -44,7 +43,7 @@ class NaivePump:
         """Pump until the feed ends and the queue is empty."""
         async with (
             aiofiles.open(self.log_file, "a", encoding="utf-8") as self.file,
-            Redis.from_url(self.redis_url, decode_responses=True) as self.redis,
+            Redis.from_url(self.redis_url) as self.redis,
             aiohttp.ClientSession() as client,
         ):
             await asyncio.gather(self.listen(client), self.work())
@@ -79,7 +78,8 @@ class NaivePump:
 
     async def log(self, tick: Tick) -> None:
         """Write the tick to the log, one line."""
-        await self.file.write(f"{tick.seq} {tick.symbol} {tick.price} {tick.size}\n")
+        line = f"{tick.seq} {tick.symbol} {tick.price} {tick.size}\n"
+        await self.file.write(line)
 
     async def risk(self, tick: Tick) -> None:
         """Ask Redis for the symbol's limits; raise an alert beyond them."""

@@ -557,7 +557,7 @@ def test_a_kept_answer_is_used_in_a_later_session(task, tmp_path):
 def test_a_stub_has_the_arguments_and_the_docstring_of_its_solution(task):
     lines = task.stub().splitlines()
     assert lines[0] == "def conserved(snapshot):"
-    assert lines[-1] == "    ...  # yours"
+    assert lines[-1] == "    # yours"
     assert "Whether every consumer accounts" in task.stub()
     assert exercise.is_stub(task, lambda snapshot: None)
 

@@ -51,7 +51,7 @@ class Exercise:
         """The cell a reader starts from: arguments, docstring, no body."""
         arguments = ", ".join(inspect.signature(self.solution).parameters)
         docstring = indent(f'"""{inspect.getdoc(self.solution)}\n"""', "    ")
-        return f"def {self.name}({arguments}):\n{docstring}\n    ...  # yours"
+        return f"def {self.name}({arguments}):\n{docstring}\n    # yours"
 
     def failure(self, answer: Answer) -> str | None:
         """Why an answer is not right yet; None if it is."""

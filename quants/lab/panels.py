@@ -272,7 +272,7 @@ class StagesPicture(Picture):
         say(0.86, 0.92, "◆ quants", color=BLUE, fontsize=10)
         say(
             0.985,
-            0.92,
+            0.03,
             f"{n} · {interpreter()}",
             fontsize=SMALL,
             color=GREY,

@@ -73,7 +73,7 @@ async def naive_pump(session: Session, rate: int) -> AsyncIterator[Pump]:
     market, server = Market(tick_rate=rate), await session.redis()
     await asyncio.to_thread(seed, server.url, market)
     async with FeedServer(market, rate) as feed:
-        pump = NaivePump(feed.url, session.folder / "naive.log", server.url)
+        pump = NaivePump(feed.url, str(session.folder / "naive.log"), server.url)
         watches = watch_methods(pump)
         working = session.start(pump.run())
         subscribed = session.start(feed.subscribed.wait())
