@@ -48,7 +48,7 @@ async def each(*batches):
 
 async def until(fact, seconds=20):
     async with asyncio.timeout(seconds):
-        while not fact():  # noqa: ASYNC110 - threads and Redis set no event
+        while not fact():
             await asyncio.sleep(0.005)
 
 

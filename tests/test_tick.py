@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from quants.errors import InexactValue
 from quants.tick import (
     NO_ROWS,
-    TICK,
     Batch,
     Symbol,
     gap,
