@@ -200,13 +200,14 @@ async def take(
 ) -> tuple[int, list[int]]:
     """The loop: everything that is done for a tick."""
     decode = msgspec.json.Decoder(Tick).decode
-    limits, clock_ns = risk.limits, time.time_ns
+    limits, clock_ns, receive = risk.limits, time.time_ns, ws.receive
     ages: list[int] = []
     missing, expected = 0, 1
     # One write of 1 MiB in some thousand ticks: nobody would use a thread for it.
     with open(plan.log, "wb", buffering=1 << 20) as log:  # noqa: ASYNC230
         write = log.write
-        async for message in ws:
+        # `async for` awaits one coroutine more a message.
+        while (message := await receive()).type is aiohttp.WSMsgType.TEXT:
             raw = message.data
             tick = decode(raw)
             if tick.seq != expected:

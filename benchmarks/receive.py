@@ -17,11 +17,11 @@ from picows import ws_connect
 from benchmarks.runs import ROOT, answer, say
 from benchmarks.size import Size
 from benchmarks.trials import Claim, Finding, find, in_turn
-from quants.feed import as_json, text_frames
 from quants.feed_client import Inbox
 from quants.frame import Kind
 from quants.host import running
 from quants.market import Market
+from quants.messages import as_json, text_frames
 from quants.tick import Batch
 
 CLAIM = Claim(

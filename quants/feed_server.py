@@ -26,8 +26,9 @@ from quants.access import allowed, token_for
 from quants.channel import Channel
 from quants.channel import Policy as ChannelPolicy
 from quants.errors import EnvironmentFault
-from quants.feed import SUBPROTOCOLS, Welcome, Wire
+from quants.feed import SUBPROTOCOLS, Wire
 from quants.frame import MAX_ROWS, Kind, ticks_frame
+from quants.messages import Welcome
 from quants.subscriber import Subscriber
 from quants.tick import Batch, Rows, Symbol, gap
 

@@ -12,8 +12,9 @@ import msgspec
 from aiohttp import WSCloseCode, web
 
 from quants.channel import Channel
-from quants.feed import SUBPROTOCOLS, Request, Wire, as_json, text_frames
+from quants.feed import SUBPROTOCOLS, Wire
 from quants.frame import Kind, encode
+from quants.messages import Request, as_json, text_frames
 from quants.tick import NO_ROWS, Batch, Symbol, gap
 
 SOCKET_BYTES = 1 << 20  # what a transport may hold unsent before its writer waits

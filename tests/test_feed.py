@@ -12,8 +12,9 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from quants.errors import EnvironmentFault, FrameError
-from quants.feed import Receiver, Wire, as_json, fixed_points, text_frames
+from quants.feed import Receiver, Wire
 from quants.frame import MAX_ROWS, Kind, decode, encode, ticks_frame
+from quants.messages import as_json, fixed_points, text_frames
 from quants.tick import NO_ROWS, Batch, Rows, Symbol, gap, rows_of
 
 SYMBOLS = (Symbol("AAPL"), Symbol("BTCUSDT", 2, 8), Symbol("JPY", 0, 0))

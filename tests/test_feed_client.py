@@ -234,6 +234,22 @@ async def test_stop_ends_the_iteration_after_the_batches_that_have_arrived():
     assert market_rows(1, batches)
 
 
+async def test_stop_ends_a_pause_between_two_tries():
+    pausing = asyncio.Event()
+
+    async def sleep_for_ever(seconds: float) -> None:
+        pausing.set()
+        await asyncio.Event().wait()
+
+    async with FeedServer(Market()) as server:
+        subscription = subscribe(server.url, sleep=sleep_for_ever)
+        await subscription.__aenter__()
+    reading = asyncio.create_task(collect(subscription))  # of a feed that has gone
+    await asyncio.wait_for(pausing.wait(), 10)
+    subscription.stop()
+    assert await asyncio.wait_for(reading, 10) == []
+
+
 # -- faults --------------------------------------------------------------------
 
 
@@ -384,7 +400,7 @@ async def test_a_slow_consumer_pauses_the_socket_not_the_memory():
 
 
 @asynccontextmanager
-async def peer(*messages: bytes | str) -> AsyncIterator[str]:
+async def peer(*messages: bytes | str | list[bytes]) -> AsyncIterator[str]:
     """A server that says these messages to everybody, then nothing."""
 
     async def say(ws: ServerConnection) -> None:
@@ -424,6 +440,14 @@ async def test_a_frame_that_breaks_the_promise_ends_the_subscription(frame):
                     batches.append(batch)  # noqa: PERF401
         assert [batch.frame for batch in batches] == [GOOD]
         assert subscription._inbox is None  # the connection is closed
+
+
+async def test_a_message_in_fragments_is_refused():
+    """Nobody's feed needs it, and it would hide how much is to come."""
+    async with peer(WELCOME, GOOD, [GOOD[:40], GOOD[40:]]) as url:
+        with pytest.raises(FrameError, match="one WebSocket frame"):
+            async with subscribe(url) as subscription, asyncio.timeout(10):
+                await collect(subscription)
 
 
 async def test_a_peer_that_does_not_greet_is_left():

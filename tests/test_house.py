@@ -30,6 +30,7 @@ HOUSE = (
     {"server"},
     {"feed_server", "subscriber", "feed_client"},
     {"feed"},
+    {"messages"},
     {
         *("vwap", "windows", "engines", "pools", "monitor"),
         *("ticklog", "logfile", "recovery", "export", "risk", "limits", "alerts"),
