@@ -6,7 +6,7 @@ is capped and is drawn at random ("full jitter"), so that a thousand clients of
 one server do not all come back in the same instant.
 
 picows parses WebSocket frames in C and calls back once for each: 0.6 µs a
-message, where an awaited `receive()` costs 1.3 (benchmarks/receive.py). What
+message, where an awaited `receive()` costs 1.4 (benchmarks/receive.py). What
 has arrived by the time the task wakes up is taken together, as one list.
 """
 
