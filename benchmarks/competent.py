@@ -20,8 +20,9 @@ from aiohttp import web
 
 from benchmarks.runs import Meter, Plan, Report, parent_is_done, play, say
 from benchmarks.source import in_memory
-from quants.feed_server import WAKE_UP_SECONDS, due, intended
+from quants.feed_server import WAKE_UP_SECONDS
 from quants.histogram import Histogram
+from quants.pace import due, intended
 
 REFRESH_SECONDS = 1.0
 COOLDOWN_NS = 1_000_000_000

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from benchmarks.runs import Meter, Plan, Report, parent_is_done, play, say
 from benchmarks.source import in_memory
-from quants.feed_server import AS_FAST_AS_TAKEN, FeedServer
+from quants.feed_server import FeedServer
+from quants.pace import AS_FAST_AS_TAKEN
 from quants.pipeline import Pipeline
 from quants.settings import Settings
 

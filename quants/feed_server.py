@@ -12,12 +12,11 @@ its own channel and nothing else. What happens then is the server's policy:
 
 import asyncio
 import logging
-import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Literal, Protocol, Self
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Literal, Self
 
 import msgspec
 from aiohttp import web
@@ -29,8 +28,9 @@ from quants.errors import EnvironmentFault
 from quants.feed import SUBPROTOCOLS, Wire
 from quants.frame import MAX_ROWS, Kind, ticks_frame
 from quants.messages import Welcome
+from quants.pace import MAX_WAKE_UP_ROWS, Pace, Source, SteadyPace
 from quants.subscriber import Subscriber
-from quants.tick import Batch, Rows, Symbol, gap
+from quants.tick import Batch, Rows, gap
 
 log = logging.getLogger(__name__)
 
@@ -40,37 +40,6 @@ WAKE_UP_SECONDS = 0.001  # asyncio rounds shorter sleeps up to about this
 NOTICE_SECONDS = 0.1  # how late a stop or a new rate may be noticed
 DRAIN_SECONDS = 5.0  # what subscribers have to take the rest and the end
 RING_FRAMES = 1 << 15  # 400 B each beside the rows: a slow feed's are 1 row long
-MAX_WAKE_UP_ROWS = 16 * MAX_ROWS  # then the loop gets its turn
-AS_FAST_AS_TAKEN = float("inf")  # a tick rate
-
-
-class Source(Protocol):
-    """Where ticks come from: a market, a recording."""
-
-    @property
-    def symbols(self) -> Sequence[Symbol]:
-        """The table that the rows' symbol column points into."""
-
-    def take(self, n: int) -> Rows:
-        """The next n rows, or fewer when the source ends."""
-
-
-def due(elapsed: float, tick_rate: float, sent: int) -> int:
-    """Ticks to send now: tick k leaves no earlier than k / tick_rate."""
-    if tick_rate == AS_FAST_AS_TAKEN:
-        return MAX_WAKE_UP_ROWS
-    owed = math.floor(elapsed * tick_rate) + 1 - sent
-    return min(max(0, owed), MAX_WAKE_UP_ROWS)
-
-
-def carried(elapsed: float, tick_rate: float, sent: int) -> float:
-    """Ticks owed at a change of rate: a late one's wait, or less than a whole."""
-    return 0.0 if tick_rate == AS_FAST_AS_TAKEN else elapsed * tick_rate - sent
-
-
-def intended(elapsed: float, tick_rate: float, sent: int) -> float:
-    """Seconds after the first tick at which the next one should leave."""
-    return elapsed if tick_rate == AS_FAST_AS_TAKEN else sent / tick_rate
 
 
 class FeedServer:
@@ -79,6 +48,7 @@ class FeedServer:
     Args:
         source: the ticks; asked for more only when the clock owes them.
         tick_rate: ticks/s; infinity is as fast as the clients take them.
+        pace: when ticks leave, if it is not by a steady rate.
         policy: what happens to a subscriber that cannot keep up.
         token: what a subscriber must show where the host is not loopback.
         ring_ticks: how far back a subscriber may resume, in at most 32,768 frames.
@@ -89,6 +59,7 @@ class FeedServer:
         source: Source,
         tick_rate: float = 1000,
         *,
+        pace: Pace | None = None,
         policy: Policy = "wait",
         host: str = "127.0.0.1",
         port: int = 0,
@@ -106,9 +77,9 @@ class FeedServer:
         self.next_seq = 1
         self.disconnected = 0  # subscribers let go because they were too slow
         self.subscribed = asyncio.Event()  # set by the first subscriber
+        self._changed = asyncio.Event()  # set when one comes or goes
         self._clock, self._sleep = clock, sleep
-        self._tick_rate = tick_rate
-        self._paced_since, self._paced_sent = clock(), 0
+        self.pace = pace or SteadyPace(tick_rate, clock())
         self.stopping = False  # set once, by stop()
         self._ended = False  # set once, when subscribers were told
         self._ring: deque[Batch] = deque(maxlen=RING_FRAMES)
@@ -116,26 +87,20 @@ class FeedServer:
 
     def __repr__(self) -> str:
         return (
-            f"<FeedServer {self.url} {self.tick_rate:g} ticks/s, "
+            f"<FeedServer {self.url} {self.pace}, "
             f"{self.sent} sent to {len(self._subscribers)} subscribers>"
         )
 
     @property
     def tick_rate(self) -> float:
-        """Ticks per second; at a new rate no tick is early or forgotten."""
-        return self._tick_rate
+        """Ticks per second, of a steady pace; it can be turned."""
+        assert isinstance(self.pace, SteadyPace)
+        return self.pace.tick_rate
 
     @tick_rate.setter
     def tick_rate(self, tick_rate: float) -> None:
-        now, paced = self._clock(), self.sent - self._paced_sent
-        owed = carried(now - self._paced_since, self._tick_rate, paced)
-        self._paced_since, self._paced_sent = now - owed / tick_rate, self.sent
-        self._tick_rate = tick_rate
-
-    def _pace_from_now(self) -> None:
-        self._started = self._paced_since = self._clock()
-        self._anchor_ns = time.time_ns()  # later times are offsets from here
-        self._paced_sent = self.sent
+        assert isinstance(self.pace, SteadyPace)
+        self.pace.turn(tick_rate, self._clock(), self.sent)
 
     @property
     def sent(self) -> int:
@@ -175,17 +140,15 @@ class FeedServer:
 
         Then, or when the source ends, subscribers get an `end` frame.
         """
-        self._pace_from_now()
+        pace, self._anchor_ns = self.pace, time.time_ns()
+        pace.begin(self._clock(), self.sent)
         while not self.stopping and (limit is None or self.sent < limit):
             now = self._clock()
-            elapsed = now - self._paced_since
-            sent = self.sent - self._paced_sent
-            wanted = due(elapsed, self.tick_rate, sent)
+            wanted = pace.due(now, self.sent)
             if limit is not None:
                 wanted = min(wanted, limit - self.sent)
             if not wanted:
-                next_due = sent / self.tick_rate - elapsed
-                pause = max(next_due, WAKE_UP_SECONDS)
+                pause = max(pace.wait(now, self.sent), WAKE_UP_SECONDS)
                 await self._sleep(min(pause, NOTICE_SECONDS))
                 continue
             if not await self._publish(wanted, now):
@@ -194,6 +157,12 @@ class FeedServer:
             await self._sleep(0 if behind else WAKE_UP_SECONDS)
         self._end()
 
+    async def until(self, subscribers: Callable[[int], bool]) -> None:
+        """Wait until the number of subscribers is as wanted."""
+        while not subscribers(len(self._subscribers)):
+            self._changed.clear()
+            await self._changed.wait()
+
     def stop(self) -> None:
         """End the feed at its next wake-up."""
         self.stopping = True
@@ -201,12 +170,10 @@ class FeedServer:
     async def _publish(self, wanted: int, now: float) -> bool:
         """Send `wanted` ticks in frames; whether the source still had them."""
         while wanted and not self.stopping:
+            seconds = self.pace.intended(now, self.sent)
             rows = self.source.take(min(wanted, MAX_ROWS))
             if not len(rows):
                 return False
-            since, sent = self._paced_since, self.sent - self._paced_sent
-            seconds = since - self._started
-            seconds += intended(now - since, self.tick_rate, sent)
             await self._broadcast(rows, self._anchor_ns + int(seconds * 1e9))
             wanted -= len(rows)
         return True
@@ -255,12 +222,14 @@ class FeedServer:
         log.debug("subscriber from %s: %s", request.remote, subscriber)
         self._subscribers.append(subscriber)
         self.subscribed.set()
+        self._changed.set()
         try:
             await subscriber.run(welcome)
         finally:
             log.debug("subscriber gone: %s", subscriber)
             if subscriber in self._subscribers:
                 self._subscribers.remove(subscriber)
+            self._changed.set()
         return ws
 
     def _welcome(self) -> str:

@@ -25,17 +25,10 @@ from websockets.typing import Origin, Subprotocol
 
 from quants.errors import EnvironmentFault, SettingsError
 from quants.feed import Wire
-from quants.feed_server import (
-    AS_FAST_AS_TAKEN,
-    CHANNEL_BYTES,
-    MAX_WAKE_UP_ROWS,
-    RING_FRAMES,
-    FeedServer,
-    due,
-    intended,
-)
+from quants.feed_server import CHANNEL_BYTES, RING_FRAMES, FeedServer
 from quants.frame import Kind
 from quants.market import Market
+from quants.pace import AS_FAST_AS_TAKEN, MAX_WAKE_UP_ROWS, due, intended
 from quants.tick import TICK, Rows, Symbol
 
 WIRES: list[Wire] = ["binary", "json"]

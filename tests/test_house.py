@@ -37,7 +37,7 @@ HOUSE = (
     },
     {"channel"},
     {
-        *("market", "recordings", "redis_server", "metrics", "histogram"),
+        *("market", "pace", "recordings", "redis_server", "metrics", "histogram"),
         *("evidence", "access", "host", "frame", "tick", "settings", "errors"),
     },
 )

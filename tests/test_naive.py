@@ -10,11 +10,12 @@ import pytest
 
 from quants import naive
 from quants.alerts import STREAM
-from quants.feed_server import AS_FAST_AS_TAKEN, FeedServer
+from quants.feed_server import FeedServer
 from quants.lab.source import show
 from quants.limits import seed_limits
 from quants.market import Market
 from quants.naive import NaivePump
+from quants.pace import AS_FAST_AS_TAKEN
 from quants.redis_server import connect, redis_server
 from quants.tick import Rows
 
