@@ -1,4 +1,4 @@
-"""The JSON of the wire: messages with a `type`, one per tick, as exchanges send.
+"""The JSON of the wire: one message per tick, as exchanges send.
 
 A tick's price and size are decimal texts with exactly its symbol's decimals.
 Encoding and decoding go a frame at a time: a loop in Python costs more than

@@ -57,7 +57,7 @@ def with_block(text: str, first: str, body: str) -> str:
     Raises:
         ValueError: there is no such block.
     """
-    block = re.compile(r"```text\n" + re.escape(first) + r"[^`]*```", re.S)
+    block = re.compile(r"```text\n" + re.escape(first) + r".*?\n```", re.S)
     if not block.search(text):
         raise ValueError(f"README.md has no text block that begins with {first!r}")
     return block.sub(lambda _: f"```text\n{first}{body}\n```", text)
