@@ -5,8 +5,9 @@ import json
 import os
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import Field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -14,12 +15,13 @@ import click
 
 from quants.access import token_for
 from quants.debug import debug_records
-from quants.errors import EnvironmentFault, QuantsError, SettingsError
+from quants.errors import QuantsError, SettingsError
 from quants.feed_server import FeedServer, Policy
-from quants.host import stop_signals
+from quants.host import stop_signals, whole_file
 from quants.market import Market
 from quants.pipeline import Pipeline
 from quants.report import report_of, summary_of
+from quants.sampler import profiled
 from quants.settings import Settings, choices
 from quants.view import live_view
 
@@ -80,39 +82,15 @@ async def run_pump(settings: Settings) -> int:
     pipeline = Pipeline(settings)
     task = asyncio.current_task()
     assert task is not None
-    with report_file(settings.report) as file:
-        with stop_signals(pipeline.stop, task.cancel):
+    with whole_file("report", settings.report) as write:
+        profile = profiled(settings.profile, partial(click.echo, err=True))
+        with profile, stop_signals(pipeline.stop, task.cancel):
             async with live_view(pipeline):
                 await pipeline.run()
         report = report_of(pipeline)
         click.echo(summary_of(report, pipeline))
-        if file is not None:
-            file.write_text(json.dumps(report, indent=2, default=str), "utf-8")
+        write(json.dumps(report, indent=2, default=str))
     return 1 if report["problems"] else 0
-
-
-@contextmanager
-def report_file(path: Path | None) -> Iterator[Path | None]:
-    """A file to write the report to; it gets its name when it is whole.
-
-    Raises:
-        EnvironmentFault: it cannot be written, said before the run begins.
-    """
-    if path is None:
-        yield None
-        return
-    part = path.with_name(path.name + ".part")
-    try:
-        part.touch()
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"report {path}: {error.strerror}; name a file that can be written"
-        ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 @main.command()

@@ -6,6 +6,7 @@ elsewhere, and the docstring says what that costs.
 
 import asyncio
 import ctypes
+import errno
 import math
 import os
 import signal
@@ -14,11 +15,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
+from types import FrameType
 from typing import Any
+
+from quants.errors import EnvironmentFault
 
 STOP_SECONDS = 3.0  # between asking a child to end and ending it
 
@@ -173,6 +177,48 @@ def lock_file(file: int) -> bool:
     return True
 
 
+@contextmanager
+def whole_file(what: str, path: Path | None) -> Iterator[Callable[[str], None]]:
+    """Yield what writes a text file: as a whole, or not at all.
+
+    Args:
+        what: what the file is, for the sentence about a failure.
+        path: where it goes; it is tried at once. None writes nothing.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
+    if path is None:
+        yield lambda text: None
+        return
+    with _refusal(what, path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        part = path.with_name(path.name + ".part")
+        part.touch()
+
+    def write(text: str) -> None:
+        with _refusal(what, path):
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+
+    try:
+        yield write
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _refusal(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{what} {path}: {error.strerror}; name a file that can be written"
+        ) from error
+
+
 # ---- signals
 
 
@@ -198,3 +244,44 @@ def stop_signals(
     finally:
         for number, previous in zip(numbers, before, strict=True):
             signal.signal(number, previous)
+
+
+@contextmanager
+def ringing(
+    seconds: float, ring: Callable[[FrameType | None], float]
+) -> Iterator[None]:
+    """Call `ring` with what the main thread is doing, again and again.
+
+    A timer of the wall clock: it also rings while the loop waits. (ITIMER_PROF
+    counts the CPU time of every thread, and rings in the main thread for work
+    that another did.) Python repeats the system call that a ring interrupts.
+
+    Args:
+        seconds: until the first ring.
+        ring: called between two instructions; returns the seconds until the next.
+
+    Raises:
+        EnvironmentFault: not in the main thread, or no such timer (Windows).
+    """
+    if not hasattr(signal, "setitimer"):
+        raise EnvironmentFault(
+            "this system has no timer to sample by; count calls instead, with "
+            '"python -m cProfile -o profile.stats -m quants run"'
+        )
+    if current_thread() is not main_thread():
+        name = current_thread().name
+        raise EnvironmentFault(
+            f"signals go to the main thread, this is {name}; sample from the main one"
+        )
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, ring(frame))
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # one may be under way
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -95,6 +95,9 @@ class Settings:
         "127.0.0.1", "Address to serve on; any but loopback needs QUANTS_TOKEN."
     )
     report: Path | None = option(None, "Write the run report to this file, as JSON.")
+    profile: Path | None = option(
+        None, "Sample where the main thread is, into this file; .json: speedscope."
+    )
     debug: bool = option(False, "Debug records on stderr, asyncio debug, tracebacks.")
 
     def __post_init__(self) -> None:

@@ -118,6 +118,8 @@ REFUSED = [
     (["--log-file", "."], 1, "directory"),
     (["--log-file", "poem.txt"], 2, "poem.txt: not a tick log"),
     (["--report", "no/such/folder.json"], 1, "no/such/folder.json: No such file"),
+    (["--report", "."], 1, "report .: Is a directory; name a file that can"),
+    (["--profile", "no/such/folder.txt"], 1, "profile no/such/folder.txt: No such"),
 ]
 
 

@@ -38,7 +38,8 @@ HOUSE = (
     {"channel"},
     {
         *("market", "pace", "recordings", "redis_server", "metrics", "histogram"),
-        *("evidence", "access", "host", "frame", "tick", "settings", "errors"),
+        *("evidence", "access", "sampler", "host", "frame", "tick", "settings"),
+        "errors",
     },
 )
 LINE = 5  # rows above it
