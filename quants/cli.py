@@ -3,9 +3,7 @@
 import asyncio
 import json
 import os
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import Field, fields
 from functools import partial
 from pathlib import Path
@@ -14,14 +12,16 @@ from typing import Any, get_args, get_type_hints
 import click
 
 from quants.access import token_for
+from quants.commands import export_log, verify
 from quants.debug import debug_records
-from quants.errors import QuantsError, SettingsError
+from quants.errors import SettingsError
 from quants.feed_server import FeedServer, Policy
 from quants.host import stop_signals, whole_file
 from quants.market import Market
 from quants.pipeline import Pipeline
 from quants.report import report_of, summary_of
 from quants.sampler import profiled
+from quants.sentences import one_sentence
 from quants.settings import Settings, choices
 from quants.view import live_view
 
@@ -32,6 +32,10 @@ environment said no; 2 wrong options. Ctrl-C drains, a second one stops now."""
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """An asynchronous market-data pump that shows what it does."""
+
+
+main.add_command(verify)
+main.add_command(export_log)
 
 
 def setting(each: Field[Any]) -> Callable[[Any], Any]:
@@ -169,28 +173,3 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
             "loop", name, "it is not installed here; pip install uvloop, or asyncio"
         ) from error
     return uvloop.new_event_loop
-
-
-@contextmanager
-def one_sentence(debug: bool) -> Iterator[None]:
-    """End on an error with its sentence and exit code; `debug` shows it all."""
-    try:
-        yield
-    except* QuantsError as group:
-        error = first_of(group)
-        if debug:
-            traceback.print_exception(group)
-        click.echo(f"quants: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
-    except* (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("quants: stopped at once, not drained", err=True)
-        raise SystemExit(1) from None
-
-
-def first_of(group: BaseExceptionGroup[QuantsError]) -> QuantsError:
-    """The first error in a group of groups."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, QuantsError)
-    return error

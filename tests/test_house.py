@@ -21,10 +21,10 @@ ROOT = Path(__file__).parent.parent
 # The empty name is quants/__init__.py, the public names.
 HOUSE = (
     {"__main__"},
-    {"cli"},
+    {"cli", "commands"},
     {"lab"},
     {""},
-    {"pipeline", "report", "view", "debug", "bench", "doctor"},
+    {"pipeline", "report", "view", "debug", "sentences", "bench", "doctor"},
     # Settings are known above this line, and nowhere below.
     {"naive"},
     {"server"},
@@ -33,7 +33,8 @@ HOUSE = (
     {"messages"},
     {
         *("vwap", "windows", "engines", "pools", "monitor"),
-        *("ticklog", "logfile", "recovery", "export", "risk", "limits", "alerts"),
+        *("ticklog", "logfile", "recovery", "risk", "limits", "alerts"),
+        *("export", "table", "table_csv", "table_parquet"),
     },
     {"channel"},
     {

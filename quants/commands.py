@@ -1,0 +1,213 @@
+"""The commands around a tick log: is it whole, and what is in it as a table."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from quants.errors import SettingsError
+from quants.export import Advance, Selection, chosen, export, select
+from quants.recovery import Recovered, Stream, recover_for_append, scan
+from quants.sentences import one_sentence
+
+LOG = click.argument("log", type=click.Path(path_type=Path))
+STREAM = click.option(
+    "--stream",
+    default="last",
+    show_default=True,
+    metavar="ID",
+    help="A stream's id, last (the one logged last), or all.",
+)
+
+
+def known(log: Path) -> Path:
+    """A log that is there.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if not log.exists():
+        raise SettingsError("log", log, "no such file; name a tick log")
+    return log
+
+
+# verify ----------------------------------------------------------------------
+
+
+@click.command(
+    epilog="""Exit codes: 0 whole; 1 a torn end, rot or missing ticks, and it
+says which; 2 no tick log, or no such stream."""
+)
+@LOG
+@click.option("--repair", is_flag=True, help="Move a torn end to a file beside it.")
+@STREAM
+@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+def verify(log: Path, repair: bool, stream: str, as_json: bool) -> None:
+    """Check every checksum and sequence number of a tick log.
+
+    It only reads. A crash leaves a torn frame at the end: --repair keeps every
+    whole frame and moves the rest to LOG.torn-<byte>, as the next run that
+    appends would. Rot inside cannot be repaired; its ticks count as a gap.
+
+    \b
+    quants verify ticks.log
+    quants verify ticks.log --repair
+    quants verify ticks.log --stream all --json
+    """
+    with one_sentence(stopped="stopped, and nothing is changed"):
+        repaired = recover_for_append(known(log)) if repair else ""
+        found = settled(scan(known(log)))
+        streams = chosen(found, stream)
+        wrong = problems(found, streams)
+        if as_json:
+            told = facts(found, streams)
+            told |= {"repaired": repaired or None, "problems": wrong}
+            click.echo(json.dumps(told, indent=2))
+        else:
+            click.echo("\n".join([*filter(None, [repaired]), *lines(found, streams)]))
+            for problem in wrong:
+                click.echo(f"problem: {problem}")
+        raise SystemExit(1 if wrong else 0)
+
+
+def settled(found: Recovered) -> Recovered:
+    """A log with its end: half a frame that has grown since is not torn."""
+    torn = found.torn
+    if torn and found.path.stat().st_size > torn.offset + torn.length:
+        found.torn = None  # another process was appending it
+    return found
+
+
+def problems(found: Recovered, streams: Mapping[str, Stream]) -> list[str]:
+    """Sentences that make the exit code 1; empty for a whole log."""
+    wrong = [
+        f"{found.path}: {hole.length:,} bytes from byte {hole.offset:,} on fail their "
+        "checksum; their ticks are a gap, a copy of the log may have them"
+        for hole in found.holes
+    ]
+    if torn := found.torn:
+        wrong.append(
+            f"{found.path}: its end is torn at byte {torn.offset:,}; "
+            f'"quants verify --repair" keeps the {found.frames:,} whole frames'
+        )
+    for name, stream in streams.items():
+        if stream.gaps:
+            wrong.append(
+                f"stream {name}: {stream.gap_ticks:,} ticks are missing, "
+                f"in {stream.gaps:,} gaps"
+            )
+    return wrong
+
+
+def first_seq(stream: Stream) -> int:
+    """The number that a stream began with: it has no break but its gaps."""
+    return stream.next_seq - stream.ticks - stream.gap_ticks
+
+
+def lines(found: Recovered, streams: Mapping[str, Stream]) -> Iterator[str]:
+    """What a log holds, for people."""
+    count = len(found.streams)
+    yield (
+        f"{found.path}: {found.frames:,} whole frames, {found.ticks:,} ticks, "
+        f"{count} stream{'s' * (count != 1)}"
+    )
+    for name, stream in streams.items():
+        symbols = len(stream.segment.symbols)
+        yield (
+            f"  {name}: {stream.ticks:,} ticks of {symbols:,} symbols, numbers "
+            f"{first_seq(stream):,} to {stream.next_seq - 1:,}, "
+            f"{stream.gap_ticks:,} missing in {stream.gaps:,} gaps"
+        )
+    yield (
+        f"  {len(found.holes)} holes, "
+        f"{found.torn.length if found.torn else 0:,} torn bytes at the end"
+    )
+
+
+def facts(found: Recovered, streams: Mapping[str, Stream]) -> dict[str, Any]:
+    """What a log holds, for programs; frames and ticks are of all its streams."""
+    return {
+        "path": str(found.path),
+        "frames": found.frames,
+        "ticks": found.ticks,
+        "streams": [
+            {
+                "stream": name,
+                "first_seq": first_seq(stream),
+                "next_seq": stream.next_seq,
+                "ticks": stream.ticks,
+                "gaps": stream.gaps,
+                "gap_ticks": stream.gap_ticks,
+                "symbols": [asdict(symbol) for symbol in stream.segment.symbols],
+            }
+            for name, stream in streams.items()
+        ],
+        "holes": [{"offset": h.offset, "length": h.length} for h in found.holes],
+        "torn_bytes": found.torn.length if found.torn else 0,
+    }
+
+
+# export ----------------------------------------------------------------------
+
+
+@click.command(
+    "export",
+    epilog="""Exit codes: 0 every tick is a row; 1 ticks are missing from the log
+(OUT has the others), or the disk said no (there is no OUT); 2 wrong options.""",
+)
+@LOG
+@click.argument("out", type=click.Path(path_type=Path))
+@STREAM
+@click.option("--force", is_flag=True, help="Replace OUT if it is there.")
+def export_log(log: Path, out: Path, stream: str, force: bool) -> None:
+    """Write the ticks of LOG to OUT, a .csv or .parquet, exactly.
+
+    Columns: seq, time_ns, symbol, price, size. Prices and sizes are decimals as
+    the feed sent them, no digit more or less; read them as such:
+
+    \b
+    quants export ticks.log ticks.csv
+    quants export ticks.log ticks.parquet --force
+    quants export ticks.log all.csv --stream all     with a column `stream`
+    python -c 'import pandas; print(pandas.read_parquet("ticks.parquet"))'
+
+    OUT is read back and compared with the log before it gets its name. Parquet
+    needs: pip install "quants-in-motion[parquet]"
+    """
+    with one_sentence(stopped=f"stopped, there is no new {out}"):
+        selection = select(known(log), stream)
+        with progress(2 * selection.ticks) as advance:
+            export(selection, out, force=force, advance=advance)
+        for line in missing(selection):
+            click.echo(f"problem: {line}")
+        click.echo(
+            f"{out}: {selection.ticks:,} rows; read back, ticks, sizes and "
+            f"price x size of every symbol add up to those of {log}"
+        )
+        raise SystemExit(1 if any(missing(selection)) else 0)
+
+
+def missing(selection: Selection) -> Iterator[str]:
+    """What of a log cannot be rows."""
+    for name, stream in selection.streams.items():
+        if stream.gaps:
+            yield f"stream {name}: {stream.gap_ticks:,} ticks are missing from the log"
+    if selection.torn:
+        yield f"{selection.path}: {selection.torn:,} torn bytes at its end are no rows"
+
+
+@contextmanager
+def progress(ticks: int) -> Iterator[Advance]:
+    """A bar on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("writing and reading back", total=ticks)
+        yield lambda more: bar.advance(task, more)

@@ -1,0 +1,42 @@
+"""Errors at the command line: one sentence and an exit code, no traceback."""
+
+import asyncio
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from quants.errors import QuantsError
+
+
+@contextmanager
+def one_sentence(
+    debug: bool = False, stopped: str = "stopped at once, not drained"
+) -> Iterator[None]:
+    """End on an error with its sentence and exit code.
+
+    Args:
+        debug: show it all.
+        stopped: what Ctrl-C says.
+    """
+    try:
+        yield
+    except* QuantsError as group:
+        error = first_of(group)
+        if debug:
+            traceback.print_exception(group)
+        click.echo(f"quants: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except* (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo(f"quants: {stopped}", err=True)
+        raise SystemExit(1) from None
+
+
+def first_of(group: BaseExceptionGroup[QuantsError]) -> QuantsError:
+    """The first error in a group of groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, QuantsError)
+    return error
