@@ -14,6 +14,7 @@ import click
 from quants.access import token_for
 from quants.commands import export_log, verify
 from quants.debug import debug_records
+from quants.doctor import doctor
 from quants.errors import SettingsError
 from quants.feed_server import FeedServer, Policy
 from quants.host import stop_signals, whole_file
@@ -36,6 +37,7 @@ def main() -> None:
 
 main.add_command(verify)
 main.add_command(export_log)
+main.add_command(doctor)
 
 
 def setting(each: Field[Any]) -> Callable[[Any], Any]:
