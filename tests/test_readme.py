@@ -1,6 +1,7 @@
 """README keeps its word: its commands run, its lists are the package's own."""
 
 import json
+import pstats
 import re
 import shlex
 import shutil
@@ -62,7 +63,7 @@ def on_free_ports(command: str, ports: dict[str, int]) -> str:
 
 
 def test_every_command_is_one_that_is_tried_here():
-    known = r"make|python -m pip install -r requirements.txt|python -m quants|curl"
+    known = r"make|curl|python -m (pip install -r requirements.txt|quants|cProfile)"
     assert COMMANDS
     assert [c for c in COMMANDS if not re.match(known, c)] == []
     called = make_targets("\n".join(COMMANDS))
@@ -102,6 +103,15 @@ def answered(curl: str) -> str:
     request = urllib.request.Request(f"http://{address}", headers=headers)
     with closing(urllib.request.urlopen(request)) as reply:
         return str(reply.read().decode())
+
+
+def test_the_counted_run_of_the_readme_leaves_its_statistics(tmp_path: Path):
+    (command,) = (c for c in COMMANDS if "cProfile" in c)
+    subprocess.run(
+        [sys.executable, *shlex.split(command)[1:], "--metrics-port", "0"],
+        cwd=tmp_path, capture_output=True, timeout=DEADLINE, check=True,
+    )  # fmt: skip
+    assert pstats.Stats(str(tmp_path / "profile.stats")).get_stats_profile()
 
 
 def test_feed_and_pump_as_two_processes_find_each_other(tmp_path: Path):
