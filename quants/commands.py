@@ -11,9 +11,9 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from quants.errors import SettingsError
-from quants.export import Advance, Selection, chosen, export, select
-from quants.recovery import Recovered, Stream, recover_for_append, scan
+from quants.export import Advance, export
+from quants.recovery import Recovered, Stream, recover_for_append
+from quants.selection import Selection, chosen, counted, select
 from quants.sentences import one_sentence
 
 LOG = click.argument("log", type=click.Path(path_type=Path))
@@ -24,17 +24,6 @@ STREAM = click.option(
     metavar="ID",
     help="A stream's id, last (the one logged last), or all.",
 )
-
-
-def known(log: Path) -> Path:
-    """A log that is there.
-
-    Raises:
-        SettingsError: it is not.
-    """
-    if not log.exists():
-        raise SettingsError("log", log, "no such file; name a tick log")
-    return log
 
 
 # verify ----------------------------------------------------------------------
@@ -49,7 +38,7 @@ says which; 2 no tick log, or no such stream."""
 @STREAM
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
 def verify(log: Path, repair: bool, stream: str, as_json: bool) -> None:
-    """Check every checksum and sequence number of a tick log.
+    """Check every checksum and every sequence number of a tick log.
 
     It only reads. A crash leaves a torn frame at the end: --repair keeps every
     whole frame and moves the rest to LOG.torn-<byte>, as the next run that
@@ -60,9 +49,10 @@ def verify(log: Path, repair: bool, stream: str, as_json: bool) -> None:
     quants verify ticks.log --repair
     quants verify ticks.log --stream all --json
     """
-    with one_sentence(stopped="stopped, and nothing is changed"):
-        repaired = recover_for_append(known(log)) if repair else ""
-        found = settled(scan(known(log)))
+    with one_sentence(stopped="stopped before the end"):
+        counted(log)
+        repaired = recover_for_append(log) if repair else ""
+        found = counted(log)
         streams = chosen(found, stream)
         wrong = problems(found, streams)
         if as_json:
@@ -74,14 +64,6 @@ def verify(log: Path, repair: bool, stream: str, as_json: bool) -> None:
             for problem in wrong:
                 click.echo(f"problem: {problem}")
         raise SystemExit(1 if wrong else 0)
-
-
-def settled(found: Recovered) -> Recovered:
-    """A log with its end: half a frame that has grown since is not torn."""
-    torn = found.torn
-    if torn and found.path.stat().st_size > torn.offset + torn.length:
-        found.torn = None  # another process was appending it
-    return found
 
 
 def problems(found: Recovered, streams: Mapping[str, Stream]) -> list[str]:
@@ -99,8 +81,8 @@ def problems(found: Recovered, streams: Mapping[str, Stream]) -> list[str]:
     for name, stream in streams.items():
         if stream.gaps:
             wrong.append(
-                f"stream {name}: {stream.gap_ticks:,} ticks are missing, "
-                f"in {stream.gaps:,} gaps"
+                f"stream {name}: {number(stream.gap_ticks, 'tick')} missing, "
+                f"in {number(stream.gaps, 'gap')}"
             )
     return wrong
 
@@ -112,22 +94,24 @@ def first_seq(stream: Stream) -> int:
 
 def lines(found: Recovered, streams: Mapping[str, Stream]) -> Iterator[str]:
     """What a log holds, for people."""
-    count = len(found.streams)
     yield (
-        f"{found.path}: {found.frames:,} whole frames, {found.ticks:,} ticks, "
-        f"{count} stream{'s' * (count != 1)}"
+        f"{found.path}: {number(found.frames, 'whole frame')}, "
+        f"{number(found.ticks, 'tick')}, {number(len(found.streams), 'stream')}"
     )
     for name, stream in streams.items():
-        symbols = len(stream.segment.symbols)
         yield (
-            f"  {name}: {stream.ticks:,} ticks of {symbols:,} symbols, numbers "
+            f"  stream {name}: {number(stream.ticks, 'tick')} of "
+            f"{number(len(stream.segment.symbols), 'symbol')}, numbered "
             f"{first_seq(stream):,} to {stream.next_seq - 1:,}, "
-            f"{stream.gap_ticks:,} missing in {stream.gaps:,} gaps"
+            f"{stream.gap_ticks:,} missing"
         )
-    yield (
-        f"  {len(found.holes)} holes, "
-        f"{found.torn.length if found.torn else 0:,} torn bytes at the end"
-    )
+    torn = found.torn.length if found.torn else 0
+    yield f"  {number(len(found.holes), 'hole')}, {number(torn, 'torn byte')}"
+
+
+def number(count: int, noun: str) -> str:
+    """A count and its noun: 1 gap, 2,000 gaps."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def facts(found: Recovered, streams: Mapping[str, Stream]) -> dict[str, Any]:
@@ -168,27 +152,27 @@ def facts(found: Recovered, streams: Mapping[str, Stream]) -> dict[str, Any]:
 def export_log(log: Path, out: Path, stream: str, force: bool) -> None:
     """Write the ticks of LOG to OUT, a .csv or .parquet, exactly.
 
-    Columns: seq, time_ns, symbol, price, size. Prices and sizes are decimals as
-    the feed sent them, no digit more or less; read them as such:
+    Columns: seq, time_ns, symbol, price, size; with --stream all, where numbers
+    repeat, a column `stream` before them. Prices and sizes have exactly their
+    symbol's decimals; read them as such, not as floats.
 
     \b
     quants export ticks.log ticks.csv
     quants export ticks.log ticks.parquet --force
-    quants export ticks.log all.csv --stream all     with a column `stream`
-    python -c 'import pandas; print(pandas.read_parquet("ticks.parquet"))'
+    quants export ticks.log all.csv --stream all
 
-    OUT is read back and compared with the log before it gets its name. Parquet
-    needs: pip install "quants-in-motion[parquet]"
+    OUT gets its name once it was read back and adds up to what the log does.
+    Parquet needs: pip install "quants-in-motion[parquet]"
     """
     with one_sentence(stopped=f"stopped, there is no new {out}"):
-        selection = select(known(log), stream)
+        selection = select(log, stream)
         with progress(2 * selection.ticks) as advance:
             export(selection, out, force=force, advance=advance)
         for line in missing(selection):
             click.echo(f"problem: {line}")
         click.echo(
-            f"{out}: {selection.ticks:,} rows; read back, ticks, sizes and "
-            f"price x size of every symbol add up to those of {log}"
+            f"{out}: {number(selection.ticks, 'row')}; read back, the ticks, sizes "
+            f"and price x size of each symbol add up to those of {log}"
         )
         raise SystemExit(1 if any(missing(selection)) else 0)
 
@@ -197,9 +181,11 @@ def missing(selection: Selection) -> Iterator[str]:
     """What of a log cannot be rows."""
     for name, stream in selection.streams.items():
         if stream.gaps:
-            yield f"stream {name}: {stream.gap_ticks:,} ticks are missing from the log"
-    if selection.torn:
-        yield f"{selection.path}: {selection.torn:,} torn bytes at its end are no rows"
+            ticks = number(stream.gap_ticks, "tick")
+            yield f"stream {name}: {ticks} missing from the log, and so from the table"
+    if selection.damaged:
+        damaged = number(selection.damaged, "rotten or torn byte")
+        yield f"{selection.path}: {damaged}, which may have held more of its ticks"
 
 
 @contextmanager

@@ -113,5 +113,5 @@ class Table(Protocol):
         """What a file holds, in order.
 
         Raises:
-            ValueError, KeyError: it is not what was written.
+            ValueError, LookupError: it is not what was written.
         """

@@ -22,8 +22,8 @@ from quants.tick import Rows
 Characters = npt.NDArray[np.uint8]  # (n,), one of each row; 0 is none
 
 POWERS = 10 ** np.arange(MOST_DECIMALS + 1, dtype=np.uint64)
-TEXT_ROWS = 1 << 13  # whose characters, about 80 each, fit a processor's cache
-TEXT_READ = 1 << 22  # characters
+TEXT_ROWS = 1 << 13  # at a time: their characters fit a processor's cache,
+TEXT_READ = 1 << 18  # and so do the fields of as much text
 
 
 class Csv:

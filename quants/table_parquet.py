@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from quants.errors import SettingsError
-from quants.table import CHUNK, Chunk, Int64, Legend, Write, chunk_of
+from quants.table import Chunk, Int64, Legend, Write, chunk_of
 
 
 class Parquet:
@@ -62,8 +62,8 @@ class Parquet:
         with self.parquet.ParquetFile(path) as file:
             if file.schema_arrow != self.schema:
                 raise ValueError("another schema")
-            for batch in file.iter_batches(CHUNK):
-                yield self._parsed(batch)
+            for group in range(file.num_row_groups):  # `iter_batches` reads ahead
+                yield from map(self._parsed, file.read_row_group(group).to_batches())
 
     def _parsed(self, batch: Any) -> Chunk:
         codes = []
@@ -77,6 +77,8 @@ class Parquet:
             most = self.most(name)
             for some in np.unique(own[own < most]).tolist():
                 wide[own == some] = self._rescaled(wide[own == some], most, some)
+            if np.any(wide[:, 0] >> 63 != wide[:, 1]):
+                raise ValueError(f"a {name} beyond 64 bits")
             sums.append(wide[:, 0])
         seq, time_ns = (batch[name].to_numpy() for name in ("seq", "time_ns"))
         return chunk_of(seq, time_ns, which, *sums)

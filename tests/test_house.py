@@ -34,7 +34,7 @@ HOUSE = (
     {
         *("vwap", "windows", "engines", "pools", "monitor"),
         *("ticklog", "logfile", "recovery", "risk", "limits", "alerts"),
-        *("export", "table", "table_csv", "table_parquet"),
+        *("export", "selection", "table", "table_csv", "table_parquet"),
     },
     {"channel"},
     {
