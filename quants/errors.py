@@ -3,6 +3,7 @@
 QuantsError
 ├── SettingsError      an option's value cannot work           (exit code 2)
 ├── InexactValue       a decimal that fixed point cannot hold  (exit code 2)
+├── RecordingError     a file of trades that cannot be ticks   (exit code 2)
 ├── EnvironmentFault   a port, disk, Redis or feed said no     (exit code 1)
 ├── FrameError         bytes that are not what the wire promised
 ├── CorruptLog         a tick log whose bytes cannot be trusted
@@ -43,6 +44,23 @@ class InexactValue(QuantsError):
     def __init__(self, text: str, decimals: int) -> None:
         super().__init__(f"{text!r} is not exact at {decimals} decimals")
         self.text, self.decimals = text, decimals
+
+
+class RecordingError(QuantsError):
+    """A file of trades that cannot be replayed exactly, and the line at fault.
+
+    Args:
+        path: the file.
+        line: its number, from 1 on; None if it is the file as a whole.
+        reason: what is wrong, and the way out.
+    """
+
+    exit_code = 2
+
+    def __init__(self, path: object, line: int | None, reason: str) -> None:
+        where = f"{path}: " if line is None else f"{path} line {line}: "
+        super().__init__(where + reason)
+        self.path, self.line, self.reason = path, line, reason
 
 
 class EnvironmentFault(QuantsError):

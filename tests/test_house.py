@@ -35,10 +35,13 @@ HOUSE = (
         *("vwap", "windows", "engines", "pools", "monitor"),
         *("ticklog", "logfile", "recovery", "risk", "limits", "alerts"),
         *("export", "selection", "table", "table_csv", "table_parquet"),
+        "recordings",
     },
     {"channel"},
     {
-        *("market", "pace", "recordings", "redis_server", "metrics", "histogram"),
+        *("market", "pace", "redis_server", "metrics", "histogram"),
+        # What recordings are read with.
+        *("tradefile", "survey", "layouts", "coinbase", "trades", "exact", "lines"),
         *("evidence", "access", "sampler", "host", "frame", "tick", "settings"),
         "errors",
     },

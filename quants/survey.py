@@ -1,0 +1,181 @@
+"""What the first reading of a recording finds: its symbols, order and repeats.
+
+A symbol gets the fewest decimals that hold every price and every size of its
+trades exactly. The second reading then needs no float and rounds nothing.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from quants.errors import RecordingError
+from quants.exact import DIGITS, POWERS, Integers
+from quants.tick import TICK, Rows, Symbol, to_text
+from quants.trades import NO_ID, Trades
+
+MOST_RUNS = 1 << 16  # of trade ids that are remembered of a symbol: 1 MiB
+
+
+class Ids:
+    """The trade ids of a symbol so far, kept as runs of consecutive ones.
+
+    Ids that count up are one run, however many they are. Of ids with holes
+    the 65,536 highest runs are kept.
+    """
+
+    def __init__(self) -> None:
+        self.starts = self.stops = np.empty(0, np.int64)  # (runs,), ascending
+
+    def new(self, ids: Integers) -> npt.NDArray[np.bool_]:
+        """Which of some ids come for the first time; all are then known."""
+        unique, first = np.unique(ids, return_index=True)
+        run = np.searchsorted(self.starts, unique, "right")
+        known = unique < np.append(0, self.stops)[run]
+        self._add(unique[~known])
+        fresh = np.zeros(len(ids), bool)
+        fresh[first[~known]] = True
+        return fresh
+
+    def _add(self, ids: Integers) -> None:
+        """Add new ids, ascending: runs of one, and those that touch merge."""
+        if not len(ids):
+            return
+        starts = np.sort(np.concatenate([self.starts, ids]))
+        stops = np.sort(np.concatenate([self.stops, ids + 1]))
+        apart = starts[1:] != stops[:-1]
+        self.starts = starts[np.append(True, apart)][-MOST_RUNS:]
+        self.stops = stops[np.append(apart, True)][-MOST_RUNS:]
+
+    @property
+    def missing(self) -> int:
+        """How many ids the holes between the runs have."""
+        return int((self.starts[1:] - self.stops[:-1]).sum())
+
+
+class Repeats:
+    """Drops a trade whose id came before in its symbol, and counts it."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._ids: dict[int, Ids] = {}  # by symbol
+
+    def without(self, trades: Trades) -> Trades:
+        """The trades that come for the first time; those without id all do."""
+        keep = trades["id"] == NO_ID
+        for symbol in np.unique(trades["symbol"][~keep]).tolist():
+            of_symbol = np.flatnonzero(~keep & (trades["symbol"] == symbol))
+            ids = self._ids.setdefault(symbol, Ids())
+            keep[of_symbol[ids.new(trades["id"][of_symbol])]] = True
+        kept: Trades = trades[keep]
+        self.dropped += len(trades) - len(kept)
+        return kept
+
+    @property
+    def missing(self) -> dict[int, int]:
+        """How many ids were left out, by symbol."""
+        return {symbol: ids.missing for symbol, ids in self._ids.items()}
+
+
+class Places:
+    """How many digits a column needs, by symbol, before and behind the point.
+
+    Args:
+        name: of the column: price or size.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self.decimals = self._whole = np.empty(0, np.int64)  # (symbols,)
+
+    def add(self, trades: Trades, names: list[str]) -> None:
+        """Note the digits of some trades.
+
+        Raises:
+            RecordingError: no number of decimals holds all of a symbol's
+                values in 18 digits.
+        """
+        values, places = trades[self.name], trades[f"{self.name}_decimals"]
+        self.decimals = _grown(self.decimals, len(names))
+        self._whole = _grown(self._whole, len(names))
+        np.maximum.at(self.decimals, trades["symbol"], places)
+        np.maximum.at(self._whole, trades["symbol"], abs(values) // POWERS[places])
+        too_wide = self._whole >= POWERS[DIGITS - self.decimals]
+        if too_wide.any():
+            raise self._too_wide(trades, names, int(too_wide.argmax()))
+
+    def _too_wide(self, trades: Trades, names: list[str], at: int) -> RecordingError:
+        mine = trades[trades["symbol"] == at]
+        values, places = mine[self.name], mine[f"{self.name}_decimals"]
+        extreme = (places == self.decimals[at]) | (
+            abs(values) // POWERS[places] == self._whole[at]
+        )
+        row = int(np.flatnonzero(extreme)[-1])
+        text = to_text(int(values[row]), int(places[row]))
+        reason = (
+            f"{self.name} {text!r} and the {self.name}s of {names[at]} before it need "
+            f"{len(str(self._whole[at]))} digits before the point and "
+            f"{self.decimals[at]} behind it, more than {DIGITS}; leave one of them out"
+        )
+        return RecordingError(self.path, int(mine["line"][row]), reason)
+
+    def fixed(self, trades: Trades) -> Integers:
+        """The column in fixed point, each value with its symbol's decimals."""
+        symbols, places = trades["symbol"], trades[f"{self.name}_decimals"]
+        known = symbols < len(self.decimals)
+        more = np.where(known, self.decimals[symbols * known] - places, -1)
+        if len(more) and more.min() < 0:
+            line = int(trades["line"][more.argmin()])
+            reason = "was another when it was read first; let nobody write the file"
+            raise RecordingError(self.path, line, reason)
+        fixed: Integers = trades[self.name] * POWERS[more]
+        return fixed
+
+
+def _grown(array: Integers, length: int) -> Integers:
+    more = np.zeros(max(0, length - len(array)), np.int64)
+    return np.concatenate([array, more])
+
+
+class Survey:
+    """What a first reading found: enough to read the same file as ticks.
+
+    Attributes:
+        late: trades that are earlier than one before them.
+        last_time_ns: the latest time, not always that of the last trade.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.price, self.size = Places(path, "price"), Places(path, "size")
+        self.ticks = self.late = self.first_time_ns = self.last_time_ns = 0
+
+    def add(self, trades: Trades, names: list[str]) -> None:
+        """Note some trades; `names` are the symbols found so far."""
+        times = trades["time_ns"]
+        if not self.ticks:
+            self.first_time_ns = self.last_time_ns = int(times[0])
+        latest = np.maximum.accumulate(np.append(self.last_time_ns, times))  # (n+1,)
+        self.late += int(np.count_nonzero(times < latest[:-1]))
+        self.last_time_ns = int(latest[-1])
+        self.ticks += len(trades)
+        self.price.add(trades, names)
+        self.size.add(trades, names)
+
+    def table(self, names: list[str]) -> tuple[Symbol, ...]:
+        """The symbols, in the order in which they came."""
+        price, size = self.price.decimals.tolist(), self.size.decimals.tolist()
+        return tuple(map(Symbol, names, price, size))
+
+    def rows(self, trades: Trades) -> Rows:
+        """Trades as ticks, read-only.
+
+        Raises:
+            RecordingError: the survey was of another file.
+        """
+        rows = np.zeros(len(trades), TICK)
+        rows["price"] = self.price.fixed(trades)
+        rows["size"] = self.size.fixed(trades)
+        for name in ("time_ns", "symbol", "flags"):
+            rows[name] = trades[name]
+        rows.flags.writeable = False
+        return rows
