@@ -158,14 +158,15 @@ class FeedServer:
         self._end()
 
     async def until(self, subscribers: Callable[[int], bool]) -> None:
-        """Wait until the number of subscribers is as wanted."""
-        while not subscribers(len(self._subscribers)):
+        """Wait until the number of subscribers is as wanted, or for `stop`."""
+        while not (self.stopping or subscribers(len(self._subscribers))):
             self._changed.clear()
             await self._changed.wait()
 
     def stop(self) -> None:
         """End the feed at its next wake-up."""
         self.stopping = True
+        self._changed.set()
 
     async def _publish(self, wanted: int, now: float) -> bool:
         """Send `wanted` ticks in frames; whether the source still had them."""
