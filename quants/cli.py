@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import Callable
 from dataclasses import Field, fields
 from functools import partial
@@ -11,18 +10,16 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
-from quants.access import token_for
 from quants.commands import export_log, verify
 from quants.debug import debug_records
 from quants.doctor import doctor
 from quants.errors import SettingsError
-from quants.feed_server import FeedServer, Policy
 from quants.host import stop_signals, whole_file
-from quants.market import Market
 from quants.pipeline import Pipeline
 from quants.report import report_of, summary_of
 from quants.sampler import profiled
 from quants.sentences import one_sentence
+from quants.serve import feed, replay
 from quants.settings import Settings, choices
 from quants.view import live_view
 
@@ -37,6 +34,8 @@ def main() -> None:
 
 main.add_command(verify)
 main.add_command(export_log)
+main.add_command(feed)
+main.add_command(replay)
 main.add_command(doctor)
 
 
@@ -97,67 +96,6 @@ async def run_pump(settings: Settings) -> int:
         click.echo(summary_of(report, pipeline))
         write(json.dumps(report, indent=2, default=str))
     return 1 if report["problems"] else 0
-
-
-@main.command()
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=0,
-    show_default=True,
-    help="Port to listen on; 0 takes a free one.",
-)
-@click.option("--tick-rate", default=1000, show_default=True, help="Ticks per second.")
-@click.option("--symbols", default=8, show_default=True, help="Instruments.")
-@click.option("--seed", default=1, show_default=True, help="Seed of the market.")
-@click.option(
-    "--duration",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Seconds; without it, until Ctrl-C.",
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address.")
-@click.option(
-    "--policy",
-    type=click.Choice(get_args(Policy)),
-    default="disconnect",
-    show_default=True,
-    help="What happens to a subscriber that cannot keep up.",
-)
-@click.option("--debug", is_flag=True, help="Debug records on stderr, tracebacks.")
-def feed(debug: bool, **values: Any) -> None:
-    """Publish the seeded market to any number of WebSocket clients.
-
-    \b
-    quants feed --port 9000 --tick-rate 50000
-    quants run --feed-url ws://127.0.0.1:9000/
-    """
-    with one_sentence(debug), debug_records(debug):
-        asyncio.run(run_feed(**values), debug=debug)
-
-
-async def run_feed(
-    port: int,
-    tick_rate: int,
-    symbols: int,
-    seed: int,
-    duration: float | None,
-    host: str,
-    policy: Policy,
-) -> None:
-    """Serve and publish until the duration is over or a signal comes."""
-    market = Market(seed, symbols, tick_rate)
-    ticks = None if duration is None else round(tick_rate * duration)
-    token = token_for(host, os.environ.get("QUANTS_TOKEN"))
-    server = FeedServer(
-        market, tick_rate, policy=policy, host=host, port=port, token=token
-    )
-    task = asyncio.current_task()
-    assert task is not None
-    async with server:
-        with stop_signals(server.stop, task.cancel):
-            click.echo(f"{server.url} {tick_rate} ticks/s; Ctrl-C ends it", err=True)
-            await server.publish(ticks)
-    click.echo(f"{server.sent:,} ticks sent", err=True)
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

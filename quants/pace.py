@@ -30,7 +30,7 @@ class Source(Protocol):
         """The next n rows, or fewer when the source ends."""
 
 
-class Recording(Source, Protocol):
+class Recorded(Source, Protocol):
     """A source that ends, knows its times, and can be read again."""
 
     @property
@@ -128,7 +128,7 @@ class Replay:
     """
 
     def __init__(
-        self, recording: Recording, speed: float = 1.0, loop_times: int = 1
+        self, recording: Recorded, speed: float = 1.0, loop_times: int = 1
     ) -> None:
         self.recording, self.speed, self.loops_left = recording, speed, loop_times - 1
         self._ahead, self._offsets = NO_ROWS, np.empty(0)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 # The empty name is quants/__init__.py, the public names.
 HOUSE = (
     {"__main__"},
-    {"cli", "commands"},
+    {"cli", "commands", "serve"},
     {"lab"},
     {""},
     {"pipeline", "report", "view", "debug", "sentences", "bench", "doctor"},
