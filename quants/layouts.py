@@ -199,7 +199,11 @@ def _clock(
 def _csv_remarks(
     names: Sequence[str], sample: Sequence[str], places: Mapping[str, int]
 ) -> Iterator[str]:
-    aside = [name for at, name in enumerate(names) if at not in places.values()]
+    id_at = _place(names, NAMES["trade id"])
+    if id_at != places["trade id"]:
+        yield "Trade ids are no whole numbers, so a repeated trade is not noticed."
+    used = {*places.values(), id_at}
+    aside = [name for at, name in enumerate(names) if at not in used]
     if aside:
         yield f"Columns left aside: {', '.join(aside)}."
     time = "".join(sample[places["time"] : places["time"] + 1])

@@ -39,6 +39,10 @@ class Lines:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def __add__(self, more: "Lines") -> "Lines":
+        numbers, texts = [*self.numbers, *more.numbers], [*self.texts, *more.texts]
+        return Lines(self.path, numbers, texts)
+
     def refuse(self, index: int, reason: str) -> RecordingError:
         """The error that names one of these lines."""
         return RecordingError(self.path, self.numbers[index], reason)
@@ -126,6 +130,12 @@ def first_bytes(path: Path, count: int = 4) -> bytes:
             return next(found, b"")[:count]
         except DAMAGE as error:
             raise _damaged(path, 1, error) from error
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is compressed, in a way that is read here."""
+    with open(path, "rb") as file:
+        return file.read(4).startswith((GZIP, ZIP, ZSTD))
 
 
 def blocks(path: Path) -> Generator[bytes, None, None]:

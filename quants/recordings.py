@@ -15,7 +15,7 @@ import numpy as np
 
 from quants.errors import RecordingError, SettingsError
 from quants.frame import MAGIC
-from quants.lines import first_bytes
+from quants.lines import first_bytes, is_packed
 from quants.recovery import replay_segments, scan
 from quants.tick import NO_ROWS, Rows
 from quants.tradefile import Contents, TradeFile, no_symbol
@@ -122,6 +122,9 @@ def open_recording(
     magic = first_bytes(path)
     if not magic:
         raise RecordingError(path, None, "is empty; name a file that holds trades")
+    if magic == MAGIC and is_packed(path):
+        reason = "is a compressed tick log; decompress it first"
+        raise RecordingError(path, None, reason)
     ours = format == "log" or (format == "auto" and magic == MAGIC)
     file = LogFile(path, symbol) if ours else TradeFile(path, format, symbol)
     return Recording(path, file.contents(), file.ticks)
@@ -144,14 +147,14 @@ class LogFile:
         streams = list(scan(path).streams.values())
         symbols = streams[-1].segment.symbols if streams else ()
         if not symbols:
-            reason = "holds no symbol in its last stream; quants verify tells more"
+            reason = "names no symbol in its last stream; quants verify tells more"
             raise RecordingError(path, None, reason)
         names = [each.name for each in symbols]
         if symbol is not None and symbol not in names:
             raise no_symbol(path, symbol, names)
         self._wanted = None if symbol is None else names.index(symbol)
         self._symbols = symbols if symbol is None else (symbols[names.index(symbol)],)
-        self._missing = streams[-1].gap_ticks
+        self._stream, self._missing = streams[-1].segment.stream, streams[-1].gap_ticks
 
     def contents(self) -> Contents:
         """Read the whole log once."""
@@ -168,7 +171,7 @@ class LogFile:
 
     def ticks(self) -> Ticks:
         """Read it once more; each part has at least one row."""
-        for _, batch in replay_segments(self.path):
+        for _, batch in replay_segments(self.path, self._stream):
             rows = batch.rows
             if self._wanted is not None:
                 rows = rows[rows["symbol"] == self._wanted]

@@ -95,27 +95,38 @@ class Places:
             RecordingError: no number of decimals holds all of a symbol's
                 values in 18 digits.
         """
-        values, places = trades[self.name], trades[f"{self.name}_decimals"]
+        whole, places = self._digits(trades)
+        before = self.decimals, self._whole
         self.decimals = _grown(self.decimals, len(names))
         self._whole = _grown(self._whole, len(names))
         np.maximum.at(self.decimals, trades["symbol"], places)
-        np.maximum.at(self._whole, trades["symbol"], abs(values) // POWERS[places])
+        np.maximum.at(self._whole, trades["symbol"], whole)
         too_wide = self._whole >= POWERS[DIGITS - self.decimals]
         if too_wide.any():
+            self.decimals, self._whole = before
             raise self._too_wide(trades, names, int(too_wide.argmax()))
 
+    def _digits(self, trades: Trades) -> tuple[Integers, Integers]:
+        """What is before the point, and how many digits are behind it."""
+        values: Integers = trades[self.name]
+        places: Integers = trades[f"{self.name}_decimals"]
+        return abs(values) // POWERS[places], places
+
     def _too_wide(self, trades: Trades, names: list[str], at: int) -> RecordingError:
+        """The error of the first trade that does not go with those before."""
         mine = trades[trades["symbol"] == at]
-        values, places = mine[self.name], mine[f"{self.name}_decimals"]
-        extreme = (places == self.decimals[at]) | (
-            abs(values) // POWERS[places] == self._whole[at]
+        whole, places = self._digits(mine)
+        known = at < len(self.decimals)
+        places = np.maximum.accumulate(places).clip(self.decimals[at] if known else 0)
+        whole = np.maximum.accumulate(whole).clip(self._whole[at] if known else 0)
+        row = int((whole >= POWERS[DIGITS - places]).argmax())
+        value, decimals = (
+            int(mine[n][row]) for n in (self.name, f"{self.name}_decimals")
         )
-        row = int(np.flatnonzero(extreme)[-1])
-        text = to_text(int(values[row]), int(places[row]))
         reason = (
-            f"{self.name} {text!r} and the {self.name}s of {names[at]} before it need "
-            f"{len(str(self._whole[at]))} digits before the point and "
-            f"{self.decimals[at]} behind it, more than {DIGITS}; leave one of them out"
+            f"{self.name} {to_text(value, decimals)!r} and those of {names[at]} before "
+            f"it need {len(str(whole[row]))} digits before the point and {places[row]} "
+            f"behind it, over {DIGITS} in all; leave one of the lines out"
         )
         return RecordingError(self.path, int(mine["line"][row]), reason)
 
@@ -126,8 +137,8 @@ class Places:
         more = np.where(known, self.decimals[symbols * known] - places, -1)
         if len(more) and more.min() < 0:
             line = int(trades["line"][more.argmin()])
-            reason = "was another when it was read first; let nobody write the file"
-            raise RecordingError(self.path, line, reason)
+            reason = "was another at the first reading; let nobody write the file"
+            raise RecordingError(self.path, line, f"{self.name} {reason}")
         fixed: Integers = trades[self.name] * POWERS[more]
         return fixed
 

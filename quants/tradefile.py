@@ -64,7 +64,11 @@ class TradeFile:
 
     def ticks(self) -> Generator[Rows, None, None]:
         """Read it once more; each part has at least one row."""
-        yield from map(self._survey.rows, self._trades(Found(), Repeats()))
+        left = self._survey.ticks  # the file may have grown since
+        for trades in self._trades(Found(), Repeats()):
+            if left > 0:
+                yield self._survey.rows(trades[:left])
+            left -= len(trades)
 
     def _trades(self, found: Found, repeats: Repeats) -> Iterator[Trades]:
         for lines in numbered_lines(self.path):
@@ -101,8 +105,11 @@ class TradeFile:
 
 
 def _head(path: Path, symbol: str | None) -> Head:
+    """The first lines, be they in one block or in several."""
+    lines = Lines(path, [], [])
     with closing(numbered_lines(path)) as found:
-        lines = next(found, Lines(path, [], []))
+        while len(lines) < HEAD and (more := next(found, None)):
+            lines += more
     if not lines:
         raise RecordingError(path, None, "holds no line; name a file of trades")
     return Head(lines.at(range(min(HEAD, len(lines)))), symbol)
