@@ -9,12 +9,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from quants.feed_client import subscribe
 from quants.recovery import replay_segments
 from quants.tick import TICK, Batch
 from tests.test_cli import DEADLINE, quants, started, until
+from tests.test_recordings import EXPECTED, HERE, many
 
 HEADER = "agg_trade_id,price,quantity,first_id,last_id,transact_time,is_buyer_maker"
 
@@ -81,6 +83,53 @@ def test_a_file_goes_through_the_pump_and_comes_out_the_same(tmp_path: Path):
     ]
     assert [int(r["time_ns"]) for r in rows[:3]] == [t * 1000 for *_, t in TRADES]
     assert quants("verify", "ticks.log", cwd=tmp_path).returncode == 0
+
+
+def round_trip(file: Path, folder: Path) -> list[dict[str, str]]:
+    """File -> replay -> pump -> log -> export: the rows of the table."""
+    with started("replay", str(file), "--speed", "max", cwd=folder) as child:
+        ended = quants(
+            "run", "--feed-url", url_of(folder), "--metrics-port", "0",
+            "--report", "r.json", cwd=folder,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        child.communicate(timeout=DEADLINE)
+    assert child.returncode == 0
+    exported = quants("export", "ticks.log", "out.csv", cwd=folder)
+    assert exported.returncode == 0, exported.stderr
+    with open(folder / "out.csv", encoding="utf-8", newline="") as table:
+        return list(csv.DictReader(table))
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_layout_makes_the_round_trip_exactly(name: str, tmp_path: Path):
+    _, expected, _, _ = EXPECTED[name]
+    rows = round_trip(HERE / name, tmp_path)
+    assert [
+        (r["symbol"], Fraction(r["price"]), Fraction(r["size"]), int(r["time_ns"]))
+        for r in rows
+    ] == [trade[:4] for trade in expected]
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    for symbol, told in report["vwap"].items():
+        of_it = [(p, s) for n, p, s, *_ in expected if n == symbol]
+        scale = 10 ** (told["price_decimals"] + told["size_decimals"])
+        total = sum(p * s for p, s in of_it)
+        assert Fraction(told["price_size_sum"], scale) == total
+
+
+def test_a_million_rows_of_binance_make_the_round_trip(tmp_path: Path):
+    """The sums of the report are those that pandas finds in the file."""
+    file = many(tmp_path, 1_000_000)
+    rows = round_trip(file, tmp_path)
+    text = pd.read_csv(file, header=None, dtype=str).drop_duplicates(0)
+    cents = text[1].str.replace(".", "").str[:-6].astype("int64")  # 2 decimals
+    sizes = text[2].str.replace(".", "").str[:-3].astype("int64")  # 5 decimals
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    told = report["vwap"]["BTCUSDT"]
+    assert len(rows) == told["ticks"] == len(text) > 990_000
+    assert told["price_size_sum"] == int((cents * sizes).sum())
+    assert told["size_sum"] == int(sizes.sum())
+    assert [r["price"] for r in rows[::1000]] == text[1].str[:-6].tolist()[::1000]
 
 
 async def collected(url: str) -> list[Batch]:
