@@ -5,7 +5,7 @@ Exchange sends a `match` for each trade, Advanced sends events with several.
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain, compress
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
@@ -28,10 +28,16 @@ M = TypeVar("M")
 MATCHES = ("match", "last_match")
 
 
+class Message(msgspec.Struct):
+    """Any message, as far as it says what it is."""
+
+    type: str = ""  # Exchange
+    channel: str = ""  # Advanced
+
+
 class Match(msgspec.Struct, gc=False):
     """A trade: a message of the Exchange feed, or in one of the Advanced feed."""
 
-    type: str = ""
     trade_id: int | str = ""
     product_id: str = ""
     time: str = ""
@@ -46,15 +52,16 @@ class Event(msgspec.Struct):
     trades: list[Match] = []
 
 
-class Advanced(msgspec.Struct):
-    """A message of the Advanced feed."""
+class MarketTrades(msgspec.Struct):
+    """A message of the Advanced feed's channel for trades."""
 
-    channel: str = ""
     events: list[Event] = []
 
 
-_exchange = msgspec.json.Decoder(Match)
-_advanced = msgspec.json.Decoder(Advanced)
+# Others have fields of the same names with other types: null, numbers.
+_any = msgspec.json.Decoder(Message)
+_match = msgspec.json.Decoder(Match)
+_market_trades = msgspec.json.Decoder(MarketTrades)
 
 
 def coinbase(head: Head) -> Layout | None:
@@ -103,11 +110,11 @@ def _fault(decoder: msgspec.json.Decoder[M], text: str) -> str:
 
 def read_coinbase(lines: Lines, found: Found) -> Trades:
     """The matches among some messages."""
-    said = messages(_exchange, lines)
-    wanted = [message.type in MATCHES for message in said]
-    found.skip(message.type for message in said if message.type not in MATCHES)
-    matches = list(compress(said, wanted))
-    trades = _matches(lines.where(wanted), matches, found)
+    kinds = [message.type for message in messages(_any, lines)]
+    found.skip(kind for kind in kinds if kind not in MATCHES)
+    lines = lines.where([kind in MATCHES for kind in kinds])
+    matches = messages(_match, lines)
+    trades = _matches(lines, matches, found)
     trades["flags"] = [BUYER_IS_MAKER * (m.side == "buy") for m in matches]
     return trades
 
@@ -118,11 +125,12 @@ def read_coinbase_advanced(lines: Lines, found: Found) -> Trades:
     A snapshot holds trades from before the connection: those that were lost
     in between. It begins with the newest, so ids put a message in order.
     """
-    said = messages(_advanced, lines)
-    found.skip(m.channel for m in said if m.channel != "market_trades")
+    channels = [message.channel for message in messages(_any, lines)]
+    found.skip(channel for channel in channels if channel != "market_trades")
+    lines = lines.where([channel == "market_trades" for channel in channels])
     matches: list[Match] = []
     where: list[int] = []
-    for index, message in enumerate(said):
+    for index, message in enumerate(messages(_market_trades, lines)):
         trades = chain.from_iterable(event.trades for event in message.events)
         matches += sorted(trades, key=_by_id)
         where += [index] * (len(matches) - len(where))

@@ -108,7 +108,8 @@ def decimal_fault(text: str) -> str:
         return "is not a plain decimal; write it as digits, such as 0.00001"
     whole, _, fraction = text.lstrip("-").partition(".")
     fraction = fraction.rstrip("0")
-    if int(whole + fraction) > MOST or len(fraction) > DIGITS:
+    digits = (whole + fraction).lstrip("0")
+    if len(digits) > DIGITS + 1 or int(digits or 0) > MOST or len(fraction) > DIGITS:
         return f"has over {DIGITS} digits, more than a tick holds; leave the line out"
     return ""
 
@@ -129,9 +130,9 @@ def integers(column: Column) -> Integers:
 
 def integer_fault(text: str) -> str:
     """Why a text is no whole number that int64 holds; empty if it is one."""
-    if re.fullmatch("[0-9]+", text) and int(text) <= MOST:
+    if re.fullmatch(f"[0-9]{{1,{DIGITS + 1}}}", text) and int(text) <= MOST:
         return ""
-    return f"is not a whole number of up to {DIGITS} digits; correct the line"
+    return "is not a whole number that 64 bits hold; correct the line"
 
 
 def without_zeros(values: Integers, places: int) -> tuple[Integers, Integers]:

@@ -119,6 +119,9 @@ def open_recording(
     path = Path(path)
     if format not in ("auto", *FORMATS):
         raise SettingsError("format", format, f"say {' or '.join(FORMATS)}")
+    if path.exists() and not path.is_file():
+        reason = "is no file that can be read twice; save it to one first"
+        raise RecordingError(path, None, reason)
     magic = first_bytes(path)
     if not magic:
         raise RecordingError(path, None, "is empty; name a file that holds trades")

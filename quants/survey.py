@@ -14,43 +14,57 @@ from quants.exact import DIGITS, POWERS, Integers
 from quants.tick import TICK, Rows, Symbol, to_text
 from quants.trades import NO_ID, Trades
 
-MOST_RUNS = 1 << 16  # of trade ids that are remembered of a symbol: 1 MiB
+MOST_RUNS = 1 << 13  # of trade ids that are remembered of a symbol: 128 KiB
+AHEAD = 64  # parts of a file whose ids wait to be put into runs
 
 
 class Ids:
     """The trade ids of a symbol so far, kept as runs of consecutive ones.
 
     Ids that count up are one run, however many they are. Of ids with holes
-    the 65,536 highest runs are kept.
+    the 8192 highest runs are kept. Ids mostly ascend; such ones are put into
+    runs now and then only, for that costs as much as all the rest.
     """
 
     def __init__(self) -> None:
-        self.starts = self.stops = np.empty(0, np.int64)  # (runs,), ascending
+        self._starts = self._stops = np.empty(0, np.int64)  # (runs,), ascending
+        self._ahead: list[Integers] = []  # ascending ids above those in the runs
+        self._highest = -1
 
     def new(self, ids: Integers) -> npt.NDArray[np.bool_]:
         """Which of some ids come for the first time; all are then known."""
+        if ids[0] > self._highest and (ids[1:] > ids[:-1]).all():
+            self._ahead.append(ids)
+            self._highest = int(ids[-1])
+            if len(self._ahead) >= AHEAD:
+                self.runs()
+            return np.ones(len(ids), bool)
+        starts, stops = self.runs()
         unique, first = np.unique(ids, return_index=True)
-        run = np.searchsorted(self.starts, unique, "right")
-        known = unique < np.append(0, self.stops)[run]
+        run = np.searchsorted(starts, unique, "right")
+        known = unique < np.append(0, stops)[run]
         self._add(unique[~known])
         fresh = np.zeros(len(ids), bool)
         fresh[first[~known]] = True
         return fresh
 
+    def runs(self) -> tuple[Integers, Integers]:
+        """Where the runs start, and where they stop, one above the last id."""
+        ahead, self._ahead = self._ahead, []
+        if ahead:
+            self._add(np.concatenate(ahead))
+        return self._starts, self._stops
+
     def _add(self, ids: Integers) -> None:
         """Add new ids, ascending: runs of one, and those that touch merge."""
         if not len(ids):
             return
-        starts = np.sort(np.concatenate([self.starts, ids]))
-        stops = np.sort(np.concatenate([self.stops, ids + 1]))
+        starts = np.sort(np.concatenate([self._starts, ids]))
+        stops = np.sort(np.concatenate([self._stops, ids + 1]))
         apart = starts[1:] != stops[:-1]
-        self.starts = starts[np.append(True, apart)][-MOST_RUNS:]
-        self.stops = stops[np.append(apart, True)][-MOST_RUNS:]
-
-    @property
-    def missing(self) -> int:
-        """How many ids the holes between the runs have."""
-        return int((self.starts[1:] - self.stops[:-1]).sum())
+        self._starts = starts[np.append(True, apart)][-MOST_RUNS:]
+        self._stops = stops[np.append(apart, True)][-MOST_RUNS:]
+        self._highest = int(self._stops[-1]) - 1
 
 
 class Repeats:
@@ -62,19 +76,25 @@ class Repeats:
 
     def without(self, trades: Trades) -> Trades:
         """The trades that come for the first time; those without id all do."""
-        keep = trades["id"] == NO_ID
-        for symbol in np.unique(trades["symbol"][~keep]).tolist():
-            of_symbol = np.flatnonzero(~keep & (trades["symbol"] == symbol))
-            ids = self._ids.setdefault(symbol, Ids())
-            keep[of_symbol[ids.new(trades["id"][of_symbol])]] = True
+        order = np.argsort(trades["symbol"], kind="stable")
+        symbols, ids = trades["symbol"][order], trades["id"][order]
+        edges = np.flatnonzero(np.diff(symbols)) + 1
+        keep = np.ones(len(trades), bool)
+        for of_symbol in np.split(np.arange(len(trades)), edges):
+            if len(of_symbol) and ids[of_symbol[0]] != NO_ID:
+                known = self._ids.setdefault(int(symbols[of_symbol[0]]), Ids())
+                keep[order[of_symbol]] = known.new(ids[of_symbol])
         kept: Trades = trades[keep]
         self.dropped += len(trades) - len(kept)
         return kept
 
-    @property
     def missing(self) -> dict[int, int]:
-        """How many ids were left out, by symbol."""
-        return {symbol: ids.missing for symbol, ids in self._ids.items()}
+        """How many ids the holes between a symbol's runs have."""
+        runs = {symbol: ids.runs() for symbol, ids in self._ids.items()}
+        return {
+            symbol: int((starts[1:] - stops[:-1]).sum())
+            for symbol, (starts, stops) in runs.items()
+        }
 
 
 class Places:

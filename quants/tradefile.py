@@ -99,7 +99,7 @@ class TradeFile:
             late = f"{self._survey.late:,}"
             yield f"Trades earlier than one before them, left in their place: {late}."
         names = self._names(found)
-        holes = [f"{n:,} of {names[at]}" for at, n in repeats.missing.items() if n]
+        holes = [f"{n:,} of {names[at]}" for at, n in repeats.missing().items() if n]
         if holes and self.layout.counts_up:
             yield f"Trades missing, by their ids: {listed(holes)}."
 

@@ -28,11 +28,11 @@ from quants.exact import decimals, epoch_times, iso_times
 from quants.export import export
 from quants.frame import Kind, encode, ticks_frame
 from quants.layouts import LAYOUTS, new_york_midnight_ns
-from quants.lines import BLOCK, Lines
+from quants.lines import BLOCK, SHOWN, Lines
 from quants.logfile import Segment
 from quants.recordings import FORMATS, Recording, open_recording
 from quants.selection import select
-from quants.survey import MOST_RUNS, Ids
+from quants.survey import AHEAD, MOST_RUNS, Ids
 from quants.tick import TICK, Symbol, rows_of
 
 HERE = Path(__file__).parent / "recordings"
@@ -439,6 +439,12 @@ def test_a_text_is_exact_or_refused_with_its_line(before: list[str], text: str):
         assert repr(text) in str(refused.value)
 
 
+def test_a_text_of_thousands_of_digits_is_shown_in_short():
+    assert exact(["0" * 5000 + ".5"]) == [Fraction(1, 2)]
+    with pytest.raises(RecordingError, match=f"price '1{{{SHOWN}}}…' has over 18"):
+        exact(["1", "1" * 5000])
+
+
 @given(
     st.lists(
         st.tuples(
@@ -493,23 +499,35 @@ def test_the_exchange_begins_its_day_as_the_table_of_time_zones_says():
         assert new_york_midnight_ns(day) == int(midnight.timestamp()) * 10**9
 
 
-@given(st.lists(st.lists(st.integers(0, 40) | st.integers(0, 2**62), max_size=9)))
+some_ids = st.lists(st.integers(0, 40) | st.integers(0, 2**62), min_size=1, max_size=9)
+
+
+@given(st.lists(some_ids | some_ids.map(sorted)))
 def test_an_id_is_new_once(parts: list[list[int]]):
     ids, met = Ids(), set[int]()
     for part in parts:
         expected = [i not in met and i not in part[:at] for at, i in enumerate(part)]
         met.update(part)
         assert ids.new(np.array(part, np.int64)).tolist() == expected
-        assert (ids.stops - ids.starts).sum() == len(met)
-    assert ids.missing == (max(met) - min(met) + 1 - len(met) if met else 0)
+        starts, stops = ids.runs()
+        assert (stops - starts).sum() == len(met)
+        assert (starts[1:] > stops[:-1]).all()
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=300))
+def test_ids_that_ascend_are_known_afterwards(steps: list[int]):
+    ids, ascending = Ids(), np.cumsum(steps)
+    assert all(ids.new(ascending[at : at + 1])[0] for at in range(len(steps)))
+    assert not ids.new(ascending).any()
 
 
 def test_ids_with_holes_take_no_more_memory_than_they_may():
-    ids = Ids()
-    for start in range(0, 8 * MOST_RUNS, MOST_RUNS):
-        assert ids.new(np.arange(start, start + MOST_RUNS) * 2).all()
-    assert len(ids.starts) == MOST_RUNS
-    assert not ids.new(np.array([2 * 8 * MOST_RUNS - 2]))[0]
+    ids, most = Ids(), 0
+    for start in range(0, 200 * 1000, 1000):
+        assert ids.new(np.arange(start, start + 1000) * 2).all()
+        most = max(most, len(ids._starts), sum(map(len, ids._ahead)))
+    assert most == max(MOST_RUNS, (AHEAD - 1) * 1000)
+    assert not ids.new(np.array([2 * 200 * 1000 - 2]))[0]
 
 
 # What is refused -------------------------------------------------------------
@@ -643,7 +661,7 @@ def test_garbage_without_a_line_end_is_not_read_into_memory(tmp_path: Path):
 def test_a_file_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(RecordingError, match="name a file that can be read"):
         open_recording(tmp_path / "none.csv")
-    with pytest.raises(RecordingError, match="name a file that can be read"):
+    with pytest.raises(RecordingError, match="no file that can be read twice"):
         open_recording(tmp_path)
 
 
@@ -694,6 +712,20 @@ def test_a_file_that_names_no_symbol_asks_for_one(tmp_path: Path):
 # Traps -----------------------------------------------------------------------
 
 
+def test_messages_that_are_no_match_may_have_what_a_match_may_not(tmp_path: Path):
+    text = '{"type":"change","price":null,"size":7,"trade_id":null}\n'
+    with open_recording(
+        written(tmp_path, "m.jsonl", text + "\n".join(MATCH_LINES))
+    ) as recording:
+        assert trades(recording) == EXPECTED["matches.jsonl"][1]
+
+
+def test_the_first_message_may_be_of_an_order_that_sells(tmp_path: Path):
+    text = "34200.1,4,1,10,5853300,-1\n"
+    with open_recording(written(tmp_path, LOBSTER, text)) as recording:
+        assert trades(recording)[0][:3] == (XYZ, Fraction("585.33"), Fraction(10))
+
+
 def test_files_put_end_to_end_may_each_have_a_header(tmp_path: Path):
     text = (HERE / "XRPUSDT-trades-2025-02.csv").read_text("utf-8")
     more = text.replace("901,", "903,").replace("902,", "904,")
@@ -725,13 +757,16 @@ def test_symbols_have_trade_ids_of_their_own(tmp_path: Path):
         assert [symbol for symbol, *_ in trades(recording)] == ["A", "B"]
 
 
+@pytest.mark.parametrize(
+    "prices", [("12345678901", "0.00000001"), ("0.00000001", "12345678901")]
+)
 def test_digits_that_need_too_much_room_together_are_refused_where_it_shows(
-    tmp_path: Path,
+    prices: tuple[str, str], tmp_path: Path
 ):
     # The blocks of a file are surveyed one after the other.
     rows = [ROW] * 9_000
-    rows[10] = ROW.replace("1.5", "12345678901")
-    rows[8_000] = ROW.replace("1.5", "0.00000001")
+    rows[10] = ROW.replace("1.5", prices[0])
+    rows[8_000] = ROW.replace("1.5", prices[1])
     path = written(tmp_path, "a.csv", "\n".join([HEADER, *rows]))
     with pytest.raises(RecordingError) as refused:
         open_recording(path)
