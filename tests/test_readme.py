@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from quants.host import free_port
-from tests.test_cli import DEADLINE, started, until
+from tests.test_cli import DEADLINE, quants, started, until
 from tests.test_packaging import make_targets
 from tools import readme
 
@@ -128,6 +128,21 @@ def test_feed_and_pump_as_two_processes_find_each_other(tmp_path: Path):
         )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "0 missing" in ended.stdout
+
+
+def test_trades_of_ones_own_go_in_by_replay_and_out_by_export(tmp_path: Path):
+    ports = {"9100": free_port()}
+    recorded = [on_free_ports(c, ports) for c in COMMANDS if "9100" in c]
+    replay, run = (shlex.split(c)[3:] for c in recorded)
+    replay[1] = str(ROOT / replay[1])
+    later = [c for c in COMMANDS if re.match(r"python -m quants (verify|export)", c)]
+    with started(*replay, cwd=tmp_path) as child:
+        until(tmp_path, r"ws://")
+        told = [quants(*run, "--metrics-port", "0", cwd=tmp_path)]
+        child.communicate(timeout=DEADLINE)
+    told += [quants(*shlex.split(c)[3:], cwd=tmp_path) for c in later]
+    assert [ended.returncode for ended in told] == [0, 0, 0], told
+    assert len((tmp_path / "ticks.csv").read_text("utf-8").splitlines()) == 1 + 4
 
 
 def test_every_file_that_is_linked_exists():
