@@ -59,32 +59,6 @@ def url_of(folder: Path) -> str:
     return str(re.findall(r"ws://\S+", until(folder, r"ws://\S+ "))[0])
 
 
-def test_a_file_goes_through_the_pump_and_comes_out_the_same(tmp_path: Path):
-    """File -> replay -> pump -> log -> export, and the sums are the file's."""
-    file = binance(tmp_path, TRADES * 500)
-    with started("replay", str(file), "--speed", "max", cwd=tmp_path) as child:
-        ended = quants(
-            "run", "--feed-url", url_of(tmp_path), "--metrics-port", "0",
-            "--report", "r.json", cwd=tmp_path,
-        )  # fmt: skip
-        assert ended.returncode == 0, ended.stderr
-        child.communicate(timeout=DEADLINE)
-    assert child.returncode == 0
-    kept = by_hand(TRADES)  # one id a row: no row of the file is a duplicate
-    assert sums_in(tmp_path / "r.json") == tuple(500 * n for n in kept)
-    exported = quants("export", "ticks.log", "out.csv", cwd=tmp_path)
-    assert exported.returncode == 0, exported.stderr
-    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as table:
-        rows = list(csv.DictReader(table))
-    assert [(r["price"], r["size"]) for r in rows[:3]] == [
-        ("84349.95", "0.00012000"),
-        ("84350.00", "1.50000000"),
-        ("84349.90", "0.00000001"),
-    ]
-    assert [int(r["time_ns"]) for r in rows[:3]] == [t * 1000 for *_, t in TRADES]
-    assert quants("verify", "ticks.log", cwd=tmp_path).returncode == 0
-
-
 def round_trip(file: Path, folder: Path) -> list[dict[str, str]]:
     """File -> replay -> pump -> log -> export: the rows of the table."""
     with started("replay", str(file), "--speed", "max", cwd=folder) as child:
@@ -99,6 +73,19 @@ def round_trip(file: Path, folder: Path) -> list[dict[str, str]]:
     assert exported.returncode == 0, exported.stderr
     with open(folder / "out.csv", encoding="utf-8", newline="") as table:
         return list(csv.DictReader(table))
+
+
+def test_a_file_goes_through_the_pump_and_comes_out_the_same(tmp_path: Path):
+    rows = round_trip(binance(tmp_path, TRADES * 500), tmp_path)
+    kept = by_hand(TRADES)  # one id a row: no row of the file is a duplicate
+    assert sums_in(tmp_path / "r.json") == tuple(500 * n for n in kept)
+    assert [(r["price"], r["size"]) for r in rows[:3]] == [
+        ("84349.95", "0.00012000"),
+        ("84350.00", "1.50000000"),
+        ("84349.90", "0.00000001"),
+    ]
+    assert [int(r["time_ns"]) for r in rows[:3]] == [t * 1000 for *_, t in TRADES]
+    assert quants("verify", "ticks.log", cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize("name", EXPECTED)
