@@ -9,9 +9,9 @@ import numpy as np
 
 from benchmarks.size import Size
 from benchmarks.trials import Claim, Finding, find, in_turn
+from quants.kernels import NumpyKernel
 from quants.market import Market
 from quants.tick import Rows
-from quants.vwap import NumpyKernel
 
 ROWS = 1000
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quants.errors import CorruptLog, EnvironmentFault, SettingsError
+from quants.kernels import NumpyKernel
 from quants.selection import Selection, chunks
+from quants.sums import Sums
 from quants.table import Chunk, Table, Write
 from quants.table_csv import Csv
 from quants.table_parquet import Parquet
-from quants.vwap import NumpyKernel, Sums
 
 Advance = Callable[[int], object]
 WRAP = 1 << 64

@@ -14,12 +14,13 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from operator import attrgetter
 from typing import Protocol
 
 from quants.access import token_for
 from quants.channel import Channel, Statistics, fan_out
+from quants.engines import chosen, open_engine
 from quants.errors import EnvironmentFault
 from quants.feed_client import Subscription
 from quants.feed_server import FeedServer
@@ -29,31 +30,21 @@ from quants.market import Market
 from quants.metrics import Registry
 from quants.monitor import Monitor, freeze_after
 from quants.pools import TickPool
+from quants.readings import Snapshot, register_consumers, register_pump
 from quants.redis_server import RedisServer, connect, redis_server
 from quants.risk import Risk
 from quants.server import MetricsServer
 from quants.settings import Settings
 from quants.tick import Batch
 from quants.ticklog import TickLog
-from quants.vwap import Vwap
+from quants.vwap import Engine, Vwap
+from quants.worker import Work
 
 log = logging.getLogger(__name__)
 
 CONSUMERS = ("vwap", "log", "risk")
 DRAIN_SECONDS = 5.0
 LATE_SECONDS = 10.0  # then a run of fixed length did not keep its rate
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The counters of one moment; in ticks, conserved: see `channel`."""
-
-    seconds: float  # since the first tick
-    sent: int | None  # by the pump's own feed
-    received: int
-    gap_ticks: int
-    duplicates: int
-    consumers: dict[str, Statistics]
 
 
 class Pipeline:
@@ -77,6 +68,7 @@ class Pipeline:
         self.last_tick: float | None = None
         self.own_feed: FeedServer | None = None
         self.pool: TickPool | None = None
+        self.engine_name = chosen(settings.engine, settings.cores)
         self.ready = asyncio.Event()  # set when every part is open
         self._task: asyncio.Task[None] | None = None  # the one in run()
         self._first_tick = asyncio.Event()
@@ -134,15 +126,19 @@ class Pipeline:
             receiver.received,
             receiver.gap_ticks,
             receiver.duplicates,
-            {name: channel.statistics() for name, channel in self.channels.items()},
+            self.statistics(),
         )
+
+    def statistics(self) -> dict[str, Statistics]:
+        """The counters of each consumer; in ticks, conserved: see `channel`."""
+        found = {name: channel.statistics() for name, channel in self.channels.items()}
+        return found | {"vwap": self.vwap.corrected(found["vwap"])}
 
     # -- opening, in the order that leaves nothing behind when a part fails --
 
     async def _open(self, stack: AsyncExitStack) -> None:
         settings = self.settings
         self.token = token_for(settings.host, os.environ.get("QUANTS_TOKEN"))
-        self._note_cores()
         stack.enter_context(self.monitor)
         http = MetricsServer(
             self.registry, settings.host, settings.metrics_port, token=self.token
@@ -184,10 +180,7 @@ class Pipeline:
     async def _open_stages(self, stack: AsyncExitStack) -> None:
         settings, registry = self.settings, self.registry
         symbols, stream = self.subscription.symbols, self.subscription.stream
-        if settings.kernel == "python":
-            self.pool = TickPool(settings.pool_size, registry)
-        read = self.pool.read if self.pool else None
-        self.vwap = Vwap(symbols, registry, kernel=settings.kernel, read=read)
+        self.vwap = Vwap(symbols, registry, engine=await self._open_engine(stack))
         self.risk = Risk(symbols, stream, self.redis.url, registry)
         log = TickLog(
             settings.log_file,
@@ -203,12 +196,17 @@ class Pipeline:
             "vwap": self.vwap, "log": self.log, "risk": self.risk
         }  # fmt: skip
 
-    def _note_cores(self) -> None:
-        asked, here = self.settings.cores, available_cores()
-        if asked > here:
-            self.notes.append(f"cores={asked}: this machine has {here}; going on")
-        if asked > 1:
-            self.notes.append(f"cores={asked}: this version computes VWAP on one")
+    async def _open_engine(self, stack: AsyncExitStack) -> Engine:
+        settings, symbols = self.settings, len(self.subscription.symbols)
+        cores, here = settings.cores, available_cores()
+        if cores > here:
+            self.notes.append(f"cores={cores}: this machine has {here}; going on")
+        work = Work(symbols, settings.kernel)
+        if settings.kernel == "python" and self.engine_name != "interpreters":
+            self.pool = TickPool(settings.pool_size, self.registry)
+            work = replace(work, pool_size=settings.pool_size)
+        engine = open_engine(self.engine_name, work, cores, self.pool)
+        return await stack.enter_async_context(engine)
 
     # -- running ------------------------------------------------------------
 
@@ -241,54 +239,17 @@ class Pipeline:
                 tasks.create_task(freeze_after(lambda: received(counters)))
 
     def _undrained(self) -> str:
-        queued = {name: c.statistics().queued for name, c in self.channels.items()}
+        queued = {name: s.queued for name, s in self.statistics().items()}
         slow = ", ".join(f"{name} {ticks}" for name, ticks in queued.items() if ticks)
         return f"not drained within {DRAIN_SECONDS:g} s; ticks still queued: {slow}"
 
     def _register(self) -> None:
-        """Metrics of the channels, and the five first keys of the JSON."""
-        counter, gauge = self.registry.counter, self.registry.gauge
-        channels, receiver = self.channels.items(), self.subscription.receiver
-
-        def each(field: str) -> Callable[[], dict[tuple[str, ...], float]]:
-            read = attrgetter(field)
-            return lambda: {(name,): read(c.statistics()) for name, c in channels}
-
-        def outcomes() -> dict[tuple[str, ...], float]:
-            kinds = ("processed", "dropped", "conflated")
-            counts = {name: asdict(c.statistics()) for name, c in channels}
-            return {(n, kind): counts[n][kind] for n in counts for kind in kinds}
-
         def processed() -> int:
-            return self.channels["vwap"].statistics().processed
+            return self.statistics()["vwap"].processed
 
-        counter("quants_ticks_processed_total", "Ticks in the VWAP.", processed)
-        counter(
-            "quants_consumer_ticks_total",
-            "Ticks a consumer is done with, by what became of them.",
-            outcomes,
-            ("consumer", "outcome"),
-        )
-        gauge("quants_channel_depth", "Batches queued.", each("depth"), ("consumer",))
-        gauge(
-            "quants_channel_queued_ticks",
-            "Ticks queued or in hand.",
-            each("queued"),
-            ("consumer",),
-        )
-        gauge(
-            "quants_channel_high_watermark",
-            "Most batches ever queued.",
-            each("high_watermark"),
-            ("consumer",),
-        )
-        counter("quants_gap_ticks_total", "Ticks missing.", lambda: receiver.gap_ticks)
-        field = self.registry.json_field
-        field("ticks_processed", processed)
-        field("vwap_latency_p99", lambda: self.vwap.latency.quantile(0.99))
-        field("memory_rss_mb", lambda: self.monitor.rss_bytes / 1e6)
-        field("gc_collections", lambda: self.monitor.collections)
-        field("gc_pause_p99_ms", lambda: self.monitor.pause.quantile(0.99) * 1e3)
+        receiver = self.subscription.receiver
+        register_pump(self.registry, processed, receiver, self.vwap, self.monitor)
+        register_consumers(self.registry, self.statistics)
 
 
 class Stage(Protocol):

@@ -148,6 +148,12 @@ class TickPool:
             if len(self._free) < self.size:
                 self._free.append(payload)
 
+    def count(self, hits: int, misses: int, leaked: int) -> None:
+        """Add what a pool in another process has done in our name."""
+        self.hits += hits
+        self.misses += misses
+        self.leaked += leaked
+
     def _lost(self, net: "ref[Lease]") -> None:
         self.leaked += net in self._leased  # a released lease is not
         self.take_back(net)

@@ -9,10 +9,12 @@ from typing import Any
 from quants.histogram import Histogram, seconds_text, text_histogram
 from quants.host import available_cores
 from quants.pipeline import LATE_SECONDS, Pipeline
+from quants.sums import Sums
 from quants.tick import Symbol
-from quants.vwap import Sums, vwap_text
+from quants.vwap import vwap_text
 
 Report = dict[str, Any]
+SPARE_SHARE = 0.5  # of a core, that the loop can give to VWAP beside its own work
 
 
 def report_of(pipeline: Pipeline) -> Report:
@@ -23,6 +25,7 @@ def report_of(pipeline: Pipeline) -> Report:
         "host": host_facts(),
         "counts": counts_of(pipeline),
         "vwap": vwap_of(pipeline),
+        "engine": engine_of(pipeline),
         "latency_seconds": quantiles(pipeline.vwap.latency),
         "loop_lag_seconds": quantiles(monitor.lag),
         "gc": {
@@ -71,7 +74,7 @@ def counts_of(pipeline: Pipeline) -> Report:
 
 def vwap_of(pipeline: Pipeline) -> Report:
     """The VWAP of each symbol, with the exact integers it was made from."""
-    statistics = pipeline.channels["vwap"].statistics()
+    statistics = pipeline.statistics()["vwap"]
     complete = not (
         pipeline.subscription.receiver.gap_ticks
         or statistics.dropped
@@ -82,6 +85,18 @@ def vwap_of(pipeline: Pipeline) -> Report:
         for symbol, sums in zip(
             pipeline.vwap.symbols, pipeline.vwap.sums(), strict=True
         )
+    }
+
+
+def engine_of(pipeline: Pipeline) -> Report:
+    """Where VWAP was computed, and what that took."""
+    engine = pipeline.vwap.engine
+    return {
+        "name": pipeline.engine_name,
+        "workers": engine.workers,
+        "busy_seconds": engine.busy_seconds,
+        "replaced": engine.replaced,
+        "set_aside": engine.set_aside,
     }
 
 
@@ -153,6 +168,7 @@ def summary_of(report: Report, pipeline: Pipeline) -> str:
         "",
         f"send -> VWAP  {latency_line(report['latency_seconds'])}",
         f"loop lag      {latency_line(report['loop_lag_seconds'])}",
+        f"engine        {engine_line(report['engine'], seconds)}",
         f"log           {log['path']}: written to {log['written_seq']:,}, "
         f"durable to {log['durable_seq']:,}",
         f"pool          {pool_line(report['pool'])}",
@@ -180,6 +196,19 @@ def latency_line(quantiles: dict[str, float | None]) -> str:
     """p50, p99, p99.9 in readable units."""
     texts = ("-" if q is None else seconds_text(q) for q in quantiles.values())
     return "  ".join(f"{n} {t}" for n, t in zip(quantiles, texts, strict=True))
+
+
+def engine_line(engine: Report, seconds: float) -> str:
+    """Where VWAP was computed, and whether that was needed."""
+    if engine["name"] == "inline":
+        return "inline, on the loop's core"
+    busy = engine["busy_seconds"] / seconds if seconds else 0.0
+    enough = "would" if busy < SPARE_SHARE else "would not"
+    died = f", {engine['replaced']} replaced" if engine["replaced"] else ""
+    return (
+        f"{engine['name']}, {engine['workers']} workers{died}, busy {busy:.0%} of one "
+        f"core: inline {enough} have sufficed"
+    )
 
 
 def pool_line(pool: dict[str, int] | None) -> str:

@@ -13,6 +13,9 @@ from quants.errors import SettingsError
 from quants.host import available_cores
 
 CORES = available_cores()
+EngineChoice = Literal[
+    "auto", "inline", "threads", "processes", "shared", "interpreters"
+]
 
 
 def option(
@@ -65,9 +68,12 @@ class Settings:
         "numpy", "How VWAP is computed: arrays, or a loop in pure Python."
     )
     cores: int = option(
-        1, "Processes to compute VWAP with; more than 1 is not built yet.",
+        1, "Workers to compute VWAP with; 1 computes it on the event loop.",
         least=1, way_out=f"at least 1 process is needed; this machine has {CORES}",
     )  # fmt: skip
+    engine: EngineChoice = option(
+        "auto", "Where VWAP is computed; auto: inline on one core, else shared."
+    )
     pool_size: int = option(
         1000, "Tick objects in the pool that --kernel python reads through.",
         least=1, way_out="a pool of at least 1 tick is needed",
@@ -106,6 +112,11 @@ class Settings:
         if self.metrics_port > 65535:
             port = self.metrics_port
             raise SettingsError("metrics-port", port, "a port is 0 to 65535")
+        if self.engine == "inline" and self.cores > 1:
+            reason = (
+                f"it computes on one core, cores={self.cores}; leave one of them out"
+            )
+            raise SettingsError("engine", self.engine, reason)
         if self.feed_url is None:
             return
         if not self.feed_url.startswith(("ws://", "wss://")):

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from quants.histogram import seconds_text
-from quants.pipeline import Pipeline, Snapshot
+from quants.pipeline import Pipeline
+from quants.readings import Snapshot
 
 FRAMES_PER_SECOND = 4
 

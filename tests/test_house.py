@@ -24,7 +24,7 @@ HOUSE = (
     {"cli", "commands", "serve"},
     {"lab"},
     {""},
-    {"pipeline", "report", "view", "debug", "sentences", "bench", "doctor"},
+    {"pipeline", "readings", "report", "view", "debug", "sentences", "bench", "doctor"},
     # Settings are known above this line, and nowhere below.
     {"naive"},
     {"server"},
@@ -32,14 +32,23 @@ HOUSE = (
     {"feed"},
     {"messages"},
     {
-        *("vwap", "windows", "engines", "pools", "monitor"),
+        *(
+            "vwap",
+            "windows",
+            "engines",
+            "shared",
+            "dealer",
+            "worker",
+            "pools",
+            "monitor",
+        ),
         *("ticklog", "logfile", "recovery", "risk", "limits", "alerts"),
         *("export", "selection", "table", "table_csv", "table_parquet"),
         "recordings",
     },
     {"channel"},
     {
-        *("market", "pace", "redis_server", "metrics", "histogram"),
+        *("kernels", "sums", "market", "pace", "redis_server", "metrics", "histogram"),
         # What recordings are read with.
         *("tradefile", "survey", "layouts", "coinbase", "trades", "exact", "lines"),
         *("evidence", "access", "sampler", "host", "frame", "tick", "settings"),

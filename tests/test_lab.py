@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from quants.errors import QuantsError
+from quants.kernels import add_int64
 from quants.lab import bell, claims, exercise, session
 from quants.lab.bell import Ringing, held_us
 from quants.lab.card import within_reach
@@ -30,8 +31,7 @@ from quants.lab.panels import (
 from quants.lab.pumps import PUMPS
 from quants.lab.source import TooLong, show, show_diff
 from quants.naive import NaivePump
-from quants.pipeline import Snapshot
-from quants.vwap import add_int64
+from quants.readings import Snapshot
 
 STAGE_US = {"receive": 5.0, "vwap": 2.0, "log": 40.0, "risk": 90.0}
 QUICK_US = dict.fromkeys(STAGE_US, 0.5)

@@ -20,7 +20,8 @@ import pytest
 
 from quants.feed_server import FeedServer
 from quants.market import Market
-from quants.pipeline import Pipeline, Snapshot
+from quants.pipeline import Pipeline
+from quants.readings import Snapshot
 from quants.report import problems, report_of, summary_of
 from quants.settings import Settings
 from quants.tick import TICK, Symbol

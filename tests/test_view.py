@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from quants.channel import Statistics
-from quants.pipeline import Snapshot
+from quants.readings import Snapshot
 from quants.view import rate, table_of
 
 RUN = [

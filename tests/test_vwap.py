@@ -9,18 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quants.errors import EmptyBatch
+from quants.kernels import NumpyKernel, PythonKernel, bit_lengths
 from quants.market import Market
 from quants.metrics import Registry
 from quants.pools import TickPool
+from quants.sums import Sums
 from quants.tick import Batch, Rows, Symbol, gap, rows_of
-from quants.vwap import (
-    NumpyKernel,
-    PythonKernel,
-    Sums,
-    Vwap,
-    bit_lengths,
-    vwap_text,
-)
+from quants.vwap import Vwap, vwap_text
 
 SYMBOLS = 3
 

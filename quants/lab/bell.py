@@ -29,7 +29,7 @@ from quants.lab.panels import (
 )  # fmt: skip
 from quants.lab.pumps import PUMPS, Pump, PumpName
 from quants.lab.session import session
-from quants.pipeline import Snapshot
+from quants.readings import Snapshot
 
 Law = Callable[[Snapshot], bool]
 

@@ -10,10 +10,10 @@ import psutil
 
 from quants.frame import decode, ticks_frame
 from quants.host import available_cores
+from quants.kernels import NumpyKernel
 from quants.lab.session import session
 from quants.limits import Limits, breaches
 from quants.market import Market
-from quants.vwap import NumpyKernel
 
 FULL_RATE = 50_000  # ticks/s: 20 µs each
 WAKE_UP_ROWS = 50  # what a feed sends in a millisecond at that rate

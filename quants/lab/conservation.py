@@ -4,7 +4,7 @@ from typing import Any
 
 from quants.channel import Statistics
 from quants.lab.exercise import Case, Exercise
-from quants.pipeline import Snapshot
+from quants.readings import Snapshot
 
 
 def conserved(snapshot: Snapshot) -> bool:

@@ -20,7 +20,8 @@ from quants.lab.session import Session, end, own_tasks
 from quants.limits import seed_limits
 from quants.market import Market
 from quants.naive import NaivePump
-from quants.pipeline import CONSUMERS, Pipeline, Snapshot
+from quants.pipeline import CONSUMERS, Pipeline
+from quants.readings import Snapshot
 from quants.redis_server import connect
 from quants.settings import Settings
 from quants.tick import Batch
