@@ -225,7 +225,9 @@ class Lane:
 
     def _write(self, job: Job) -> None:
         rows = len(job.rows)
-        self._ring[next(self._slots), :rows] = job.rows
+        slot = self._ring[next(self._slots)]
+        # As bytes: NumPy copies a row's fields one by one, ten times as slow.
+        slot[:rows].view(np.uint8)[:] = np.ascontiguousarray(job.rows).view(np.uint8)
         with suppress(OSError):  # it is dead, and _hear will find out
             self._pipe.send(rows)
 

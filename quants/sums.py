@@ -62,10 +62,11 @@ class RunningSums:
 
     def add_ticks(self, ticks: Iterable[tuple[int, int, int]]) -> None:
         """Add ticks: (price, size, symbol)."""
+        price_sizes, sizes, counts = self.price_size, self.size, self.ticks
         for price, size, symbol in ticks:
-            self.price_size[symbol] += price * size
-            self.size[symbol] += size
-            self.ticks[symbol] += 1
+            price_sizes[symbol] += price * size
+            sizes[symbol] += size
+            counts[symbol] += 1
 
     def merge(self, part: Part) -> None:
         """Add what somebody else has summed."""
