@@ -106,3 +106,8 @@ class Dealer(ABC):
         if not self._in_flight:
             self._none_in_flight.set()
         job.settled(summed)
+
+
+async def failed(error: BaseException) -> None:
+    """Be the task that fails: its group ends all that depends on it."""
+    raise error

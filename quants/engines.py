@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Literal, get_args
 
-from quants.dealer import START_SECONDS, STOP_SECONDS, Dealer, Job
+from quants.dealer import START_SECONDS, STOP_SECONDS, Dealer, Job, failed
 from quants.errors import EnvironmentFault, SettingsError
 from quants.kernels import KernelName
 from quants.pools import TickPool
@@ -27,7 +27,14 @@ from quants.shared import Shared
 from quants.sums import Done, sum_packed
 from quants.tick import NO_ROWS, Rows
 from quants.vwap import Engine, Inline
-from quants.worker import PROCESSES, Work, begin, begin_process, sum_here
+from quants.worker import (
+    PROCESSES,
+    Work,
+    begin,
+    begin_process,
+    interrupts_held,
+    sum_here,
+)
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +101,8 @@ def processes(work: Work, workers: int) -> tuple[Executor, Task]:
     executor = concurrent.futures.ProcessPoolExecutor(
         workers, PROCESSES, initializer=begin_process, initargs=(work,)
     )
+    with interrupts_held():
+        executor.submit(int)  # the first call starts all of them
     return executor, lambda rows: (sum_here, rows)
 
 
@@ -203,11 +212,6 @@ class Pool(Dealer):
                 finally:
                     executor.shutdown(wait=False)
                 return self._answer(job, done)
-
-
-async def failed(error: BaseException) -> None:
-    """Be the task that fails: its group ends all that depends on it."""
-    raise error
 
 
 async def shut(executor: Executor) -> None:

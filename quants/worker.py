@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Thread, local
 
@@ -84,6 +86,23 @@ def sum_here(rows: Rows) -> Done:
     """Sum a batch, as the worker that this thread has become."""
     worker: Worker = _mine.worker
     return worker.sum(rows)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Start processes that no Ctrl-C can reach: they inherit what we hold back.
+
+    Where signals cannot be held (Windows), one that comes while a worker is
+    still starting ends it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def tend_process() -> None:
