@@ -51,7 +51,16 @@ HOUSE = (
         *("kernels", "sums", "market", "pace", "redis_server", "metrics", "histogram"),
         # What recordings are read with.
         *("tradefile", "survey", "layouts", "coinbase", "trades", "exact", "lines"),
-        *("evidence", "access", "sampler", "host", "frame", "tick", "settings"),
+        *(
+            "evidence",
+            "turns",
+            "access",
+            "sampler",
+            "host",
+            "frame",
+            "tick",
+            "settings",
+        ),
         "errors",
     },
 )
