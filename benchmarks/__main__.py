@@ -4,14 +4,16 @@ import json
 import sys
 from dataclasses import asdict
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 
 from benchmarks.size import FULL, QUICK
-from benchmarks.trials import Finding, host_facts
+from quants.evidence import Finding, host_facts
 
 NAMES = ("kernel", "receive", "pacing", "saturation", "latency", "endurance")
+PACKAGES = ("numpy", "aiohttp", "picows", "msgspec", "redis", "uvloop")
 
 
 @click.command()
@@ -21,6 +23,7 @@ NAMES = ("kernel", "receive", "pacing", "saturation", "latency", "endurance")
 def main(quick: bool, only: tuple[str, ...], file: Path | None) -> None:
     """Measure each claim and print what was found."""
     host, findings = host_facts(), list[Finding]()
+    host["versions"] = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     for name, fact in host.items():
         click.echo(f"{name:12} {fact}")
     for name in only or NAMES:

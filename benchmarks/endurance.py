@@ -12,7 +12,7 @@ from benchmarks.latency import TICK_RATE
 from benchmarks.runs import Report, bench, run
 from benchmarks.size import Size
 from benchmarks.source import in_memory
-from benchmarks.trials import Claim, Finding, judge
+from quants.evidence import Claim, Finding, judge
 
 CLAIM = Claim(
     "50,000 ticks/s for a minute: nothing lost, memory grows < 2 %",

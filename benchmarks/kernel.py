@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.size import Size
-from benchmarks.trials import Claim, Finding, find, in_turn
+from quants.evidence import Claim, Finding, find, in_turn
 from quants.kernels import NumpyKernel
 from quants.market import Market
 from quants.tick import Rows

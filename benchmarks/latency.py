@@ -13,7 +13,7 @@ from benchmarks.checks import check
 from benchmarks.runs import Plan, bench, run
 from benchmarks.size import Size
 from benchmarks.source import in_memory
-from benchmarks.trials import Claim, Finding, find, in_turn
+from quants.evidence import Claim, Finding, find, in_turn
 
 TICK_RATE = 50_000
 

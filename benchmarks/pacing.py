@@ -9,8 +9,8 @@ from functools import partial
 from statistics import median, quantiles
 
 from benchmarks.size import Size
-from benchmarks.trials import Claim, Finding, find, in_turn
 from quants.cli import loop_factory
+from quants.evidence import Claim, Finding, find, in_turn
 
 ASKED_MS = (0.1, 0.5, 1.0, 2.0)
 

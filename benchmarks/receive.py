@@ -16,7 +16,7 @@ from picows import ws_connect
 
 from benchmarks.runs import ROOT, answer, say
 from benchmarks.size import Size
-from benchmarks.trials import Claim, Finding, find, in_turn
+from quants.evidence import Claim, Finding, find, in_turn
 from quants.feed_client import Inbox
 from quants.frame import Kind
 from quants.host import running

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -154,6 +154,25 @@ def _dies_with_us() -> Callable[[], None] | None:
             os._exit(1)
 
     return between_fork_and_exec
+
+
+def thread_states(threads: Iterable[tuple[int, int]]) -> str:
+    """A letter for each thread (pid, tid): R runs or could, S waits.
+
+    Only Linux tells of other processes; elsewhere, and when one has ended, "".
+    """
+    try:
+        return "".join(_state(pid, tid) for pid, tid in threads)
+    except OSError:
+        return ""
+
+
+def _state(pid: int, tid: int) -> str:
+    # Free-threaded 3.13 yields the core some forty times per buffered file.
+    with open(f"/proc/{pid}/task/{tid}/stat", "rb", buffering=0) as file:
+        stat = file.read(4096)
+    # "tid (any name) R ...": the name may hold blanks and brackets.
+    return chr(stat.rpartition(b") ")[2][0])
 
 
 # ---- files
