@@ -16,7 +16,7 @@ READER := $(VENV)/.reader
 DEVELOPER := $(VENV)/.developer
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help run lab test long lint types bench notebooks browser clean
+.PHONY: help run lab test long lint types bench verdicts notebooks browser clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -46,6 +46,9 @@ types: $(DEVELOPER)  ## Types, by mypy --strict
 
 bench: $(DEVELOPER)  ## The claims about speed, measured here
 	$(BIN)/python -m benchmarks $(ARGS)
+
+verdicts: $(READER)  ## The verdicts on threads and processes, 20 times, some 4 minutes
+	$(BIN)/python -m benchmarks.verdicts $(ARGS)
 
 notebooks: $(DEVELOPER)  ## Every notebook runs and shows what is committed
 	$(BIN)/python -m pytest $(NBVAL) -p no:cacheprovider notebooks/ $(ARGS)
