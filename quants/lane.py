@@ -68,8 +68,8 @@ class Lane:
                 self._start_process(resources)
             except (OSError, EOFError) as error:
                 raise EnvironmentFault(
-                    f"a VWAP worker cannot start: {error or 'it ended'}; what it said "
-                    "is above; --engine inline needs no worker"
+                    f"a VWAP worker cannot start: {str(error) or 'it ended'}; what it "
+                    "said is above; --engine inline needs no worker"
                 ) from error
             self._resources = resources.pop_all()
 
@@ -176,7 +176,8 @@ class Lane:
 def end(process: BaseProcess) -> None:
     """Make sure that a process is gone, and waited for."""
     process.kill()
-    process.join()
+    while process.exitcode is None:  # the thread that the system told has yet
+        process.join()  # to note it; any thread that starts a process may ask
     process.close()
 
 
