@@ -102,7 +102,8 @@ def processes(work: Work, workers: int) -> tuple[Executor, Task]:
         workers, PROCESSES, initializer=begin_process, initargs=(work,)
     )
     with interrupts_held():
-        executor.submit(int)  # the first call starts all of them
+        for _ in range(workers):
+            executor.submit(int)  # each call starts one of them
     return executor, lambda rows: (sum_here, rows)
 
 
