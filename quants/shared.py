@@ -15,6 +15,8 @@ from quants.dealer import Dealer, Job, failed
 from quants.lane import SLOTS, Lane
 from quants.pools import TickPool
 from quants.sums import Done
+from quants.tick import Rows
+from quants.vwap import Settled
 from quants.worker import Work
 
 HANG_SECONDS = 10.0  # a batch takes milliseconds
@@ -55,10 +57,13 @@ class Shared(Dealer):
             ends = (asyncio.to_thread(lane.close) for lane in self.lanes)
             await asyncio.shield(asyncio.gather(*ends))
 
-    def _deal(self, job: Job) -> None:
-        if len(job.rows) > self.slot_rows:
-            raise ValueError(f"{len(job.rows)} rows; a slot holds {self.slot_rows}")
+    async def submit(self, rows: Rows, settled: Settled) -> None:
+        """Deal a batch out; waits while too many are in flight."""
+        if len(rows) > self.slot_rows:
+            raise ValueError(f"{len(rows)} rows; a slot holds {self.slot_rows}")
+        await super().submit(rows, settled)
 
+    def _deal(self, job: Job) -> None:
         def preference(lane: Lane) -> tuple[bool, bool, int]:
             return len(lane.owed) == SLOTS, not lane.open, len(lane.owed)
 
