@@ -8,7 +8,9 @@ one that took its worker down three times is set aside, counted, and told.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from quants.pools import TickPool
 from quants.sums import Done, RunningSums, Sums
@@ -54,6 +56,7 @@ class Dealer(ABC):
         self.busy_seconds = 0.0
         self.replaced = self.set_aside = 0
         self._sums = RunningSums(work.symbols)
+        self._tasks: asyncio.TaskGroup  # lives as long as the block
         self._room = asyncio.Semaphore(workers * depth)
         self._in_flight, self._none_in_flight = 0, asyncio.Event()
         self._none_in_flight.set()
@@ -99,6 +102,15 @@ class Dealer(ABC):
         self.set_aside += 1
         self._settle(job, False)
         return False
+
+    def _beside(self, task: Coroutine[Any, Any, None]) -> bool:
+        """Have something done beside the block; whether that is still wanted."""
+        try:
+            self._tasks.create_task(task)
+        except RuntimeError:  # the block is left, and its group has ended
+            task.close()
+            return False
+        return True
 
     def _settle(self, job: Job, summed: bool) -> None:
         self._room.release()

@@ -193,13 +193,12 @@ class Pool(Dealer):
         elif isinstance(error, BrokenExecutor):
             self._broken(executor, job)
         else:
-            self._tasks.create_task(failed(error))
+            self._beside(failed(error))
 
     def _broken(self, executor: Executor, job: Job) -> None:
-        if executor is self._executor:  # the first to find out
-            self.replaced += self.workers
+        if self._beside(self._redo(job)) and executor is self._executor:
+            self.replaced += self.workers  # we are the first to find out
             self._start()
-        self._tasks.create_task(self._redo(job))
 
     async def _redo(self, job: Job) -> None:
         async with self._alone:

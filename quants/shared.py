@@ -74,7 +74,7 @@ class Shared(Dealer):
 
     def _answered(self, lane: Lane, done: Done | Exception) -> None:
         if isinstance(done, Exception):
-            self._tasks.create_task(failed(done))
+            self._beside(failed(done))
         else:
             self._answer(lane.take_back(), done)
 
@@ -84,7 +84,7 @@ class Shared(Dealer):
         if lane.owed and not self._strike(lane.owed[0]):
             lane.take_back()
         self.replaced += 1
-        self._tasks.create_task(self._succeed(lane))
+        self._beside(self._succeed(lane))
 
     async def _succeed(self, lane: Lane) -> None:
         await asyncio.to_thread(lane.start)
