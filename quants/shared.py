@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from quants.dealer import Dealer, Job, failed
+from quants.dealer import TRIES, Dealer, Job, failed
+from quants.errors import EnvironmentFault
 from quants.lane import SLOTS, Lane
 from quants.pools import TickPool
 from quants.sums import Done
@@ -83,12 +84,19 @@ class Shared(Dealer):
         lane.open = False
         if lane.owed and not self._strike(lane.owed[0]):
             lane.take_back()
-        self.replaced += 1
         self._beside(self._succeed(lane))
 
     async def _succeed(self, lane: Lane) -> None:
-        await asyncio.to_thread(lane.start)
-        self._listen(lane)
+        """Start the successor; if it is killed on the way, one for it too."""
+        for left in reversed(range(TRIES)):
+            self.replaced += 1
+            try:
+                await asyncio.to_thread(lane.start)
+            except EnvironmentFault:
+                if not left:
+                    raise
+            else:
+                return self._listen(lane)
 
     async def _watch(self) -> None:
         """End the workers that sit on a batch; `_ended` does the rest."""
