@@ -13,6 +13,7 @@ the first deal: any worker gets any batch, and a slow one gets fewer.
 import asyncio
 import concurrent.futures
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import asynccontextmanager
@@ -135,6 +136,7 @@ class Pool(Dealer):
     ) -> None:
         super().__init__(work, workers, DEPTH, pool)
         self._make = make
+        self._suspects: deque[Job] = deque()  # one of them broke the pool
         self._alone = asyncio.Lock()  # whose holder has the single process
 
     @asynccontextmanager
@@ -196,22 +198,28 @@ class Pool(Dealer):
             self._beside(failed(error))
 
     def _broken(self, executor: Executor, job: Job) -> None:
-        if self._beside(self._redo(job)) and executor is self._executor:
+        if self._strike(job):
+            self._suspects.append(job)
+        if self._beside(self._redo()) and executor is self._executor:
             self.replaced += self.workers  # we are the first to find out
             self._start()
 
-    async def _redo(self, job: Job) -> None:
+    async def _redo(self) -> None:
+        """Try the suspects alone, one after the other, while there are any."""
         async with self._alone:
-            while self._strike(job):
+            while self._suspects:
                 executor, task = self._new(1)
                 try:
-                    future = executor.submit(*task(job.rows))
-                    done = await asyncio.wrap_future(future)
+                    while self._suspects:
+                        job = self._suspects[0]
+                        future = executor.submit(*task(job.rows))
+                        self._answer(job, await asyncio.wrap_future(future))
+                        self._suspects.popleft()
                 except BrokenExecutor:
-                    continue
+                    if not self._strike(job):
+                        self._suspects.popleft()
                 finally:
-                    executor.shutdown(wait=False)
-                return self._answer(job, done)
+                    await shut(executor)
 
 
 async def shut(executor: Executor) -> None:
