@@ -27,6 +27,10 @@ assert TICK.itemsize == 32
 
 Rows = npt.NDArray[np.void]  # shape (n,), dtype TICK
 
+# The same 32 bytes without names, to copy by: NumPy copies a TICK field by
+# field, ten times as slowly.
+ROW = np.dtype((np.void, TICK.itemsize))
+
 NO_ROWS: Rows = np.empty(0, TICK)
 NO_ROWS.flags.writeable = False
 
