@@ -12,7 +12,7 @@ import click
 from benchmarks.size import FULL, QUICK
 from quants.evidence import Finding, host_facts
 
-NAMES = ("kernel", "receive", "pacing", "saturation", "latency", "endurance")
+NAMES = ("kernel", "receive", "pacing", "saturation", "cores", "latency", "endurance")
 PACKAGES = ("numpy", "aiohttp", "picows", "msgspec", "redis", "uvloop")
 
 

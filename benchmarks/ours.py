@@ -31,6 +31,8 @@ async def pump(plan: Plan) -> Report:
     settings = Settings(
         feed_url=plan.url,
         wire=plan.wire,
+        kernel=plan.kernel,
+        cores=plan.cores,
         redis_url=plan.redis_url,
         log_file=Path(plan.log),
         metrics_port=0,

@@ -25,6 +25,7 @@ from benchmarks.source import make_ticks
 from quants.cli import loop_factory
 from quants.feed import Wire
 from quants.host import running
+from quants.kernels import KernelName
 from quants.limits import seed_limits
 from quants.market import Market
 from quants.redis_server import redis_server
@@ -54,6 +55,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: str
     tick_rate: float | None = None
     wire: Wire = "binary"
+    kernel: KernelName = "numpy"
+    cores: int = 1
     loop: str = "asyncio"
     url: str = ""
 
