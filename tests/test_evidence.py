@@ -1,9 +1,10 @@
 """quants/evidence.py: what decides, tested without the machine it is about."""
 
-import multiprocessing
 import platform
+import subprocess
 import sys
 from math import isclose
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,6 @@ from quants.evidence import (
     CLAIMS,
     AtOnce,
     Claim,
-    build_facts,
     conclude,
     decide,
     find,
@@ -22,6 +22,7 @@ from quants.evidence import (
 )
 from quants.turns import Observation
 
+ROOT = Path(__file__).parent.parent
 THREADS, PROCESSES = CLAIMS["threads-take-turns"], CLAIMS["processes-run-at-once"]
 NOTHING = (0.25, 0, 0)  # nobody but A ever ran: the probe has nothing to say
 AT_LEAST_2 = Claim("twice", "a", "b", "s", "at least", 2.0)
@@ -140,16 +141,24 @@ def test_what_only_linux_tells_can_be_left_out(variable, monkeypatch):
 
 
 def test_the_facts_tell_interpreter_and_fitness():
-    method = multiprocessing.get_start_method(allow_none=True)
     facts = host_facts()
     assert platform.python_version() in facts["interpreter"]
     assert facts["load"].endswith("% of a core")
-    assert multiprocessing.get_start_method(allow_none=True) == method
 
 
-def test_the_start_method_told_is_the_one_used():
-    used = multiprocessing.get_context().get_start_method()
-    assert f"starts processes by {used}" in list(build_facts())
+FRESH = """
+import multiprocessing
+from quants.evidence import build_facts
+told = list(build_facts())
+assert multiprocessing.get_start_method(allow_none=True) is None, "asking chose one"
+assert f"starts processes by {multiprocessing.get_start_method()}" in told, told
+multiprocessing.set_start_method("spawn", force=True)
+assert "starts processes by spawn" in list(build_facts())
+"""
+
+
+def test_the_start_method_is_told_and_not_chosen():
+    subprocess.run([sys.executable, "-c", FRESH], cwd=ROOT, check=True, timeout=60)
 
 
 def test_a_loop_gets_a_share_of_a_core():
