@@ -92,7 +92,11 @@ class Lane:
             resources.callback(end, process)
             if not self._pipe.poll(START_SECONDS):
                 raise TimeoutError(f"not ready within {START_SECONDS:g} s")
-            self._pipe.recv()
+            try:
+                self._pipe.recv()
+            except EOFError:
+                process.join(STOP_SECONDS)  # it may still be saying why
+                raise
         finally:
             block.unlink()  # the name; the memory stays until both let go
 
