@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
+from quants.bench import bench
 from quants.commands import export_log, verify
 from quants.debug import debug_records
 from quants.doctor import doctor
@@ -37,6 +38,7 @@ main.add_command(export_log)
 main.add_command(feed)
 main.add_command(replay)
 main.add_command(doctor)
+main.add_command(bench)
 
 
 def setting(each: Field[Any]) -> Callable[[Any], Any]:

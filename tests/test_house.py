@@ -24,7 +24,10 @@ HOUSE = (
     {"cli", "commands", "serve"},
     {"lab"},
     {""},
-    {"pipeline", "readings", "report", "view", "debug", "sentences", "bench", "doctor"},
+    {
+        *("pipeline", "readings", "report", "view", "debug", "sentences", "doctor"),
+        *("bench", "climb", "ladder", "ladder_picture"),
+    },
     # Settings are known above this line, and nowhere below.
     {"naive"},
     {"server"},
