@@ -202,6 +202,7 @@ class Pool(Dealer):
             self._suspects.append(job)
         if self._beside(self._redo()) and executor is self._executor:
             self.replaced += self.workers  # we are the first to find out
+            self._beside(shut(executor))
             self._start()
 
     async def _redo(self) -> None:
