@@ -15,7 +15,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from quants.cli import main
-from quants.climb import KERNELS, LAST, ROLLING, ROWS, SPAN_NS, Course, in_turn
+from quants.climb import (
+    KERNELS,
+    LAST,
+    ROLLING,
+    ROWS,
+    SPAN_NS,
+    Course,
+    Plan,
+    in_turn,
+    measured,
+)
 from quants.engines import ENGINES
 from quants.errors import QuantsError
 from quants.kernels import PythonKernel
@@ -53,12 +63,12 @@ def rung(
 
 
 def found(**rates: list[float]) -> Found:
-    """Runs of a second each, by engine, `_again` for its second run."""
+    """Ticks a second of runs of 2 s, by engine, `_again` for its second run."""
     runs: Found = {}
     for name, ticks in rates.items():
         engine, _, again = name.partition("_")
         side = INLINE._replace(engine=engine, again=bool(again))  # type: ignore[arg-type]
-        runs[side] = [Run(int(n), int(n) // 1000, 1.0, 0.5, 1.8) for n in ticks]
+        runs[side] = [Run(int(2 * n), 2 * int(n) // 1000, 2.0, 1.0, 3.6) for n in ticks]
     return runs
 
 
@@ -162,6 +172,19 @@ async def test_a_run_with_wrong_sums_is_no_run(course: Course):
         assert (await course.run(INLINE, good, 0.001)).ticks
     with pytest.raises(QuantsError, match="does not have the sums"):
         await course.run(INLINE, bad, 0.01)
+
+
+async def test_a_rolling_window_sees_the_rows_once(course: Course):
+    side = Side("numpy", "time", "inline", 4096)
+    done = await course.run(side, Inline(PythonKernel(8)), 60.0)
+    assert (done.ticks, done.batches) == (ROWS, ROWS // 4096)
+
+
+async def test_the_first_round_warms_up():
+    plan = Plan(["numpy"], ["inline"], [], [4096], 1, rounds=3, seconds=0.001)
+    runs, reasons = await measured(plan, list[str]().append)
+    assert [len(each) for each in runs.values()] == [3, 3]
+    assert not reasons
 
 
 @pytest.mark.parametrize("ticks", [1, 999, 60_000, ROWS])
