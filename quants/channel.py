@@ -15,8 +15,9 @@ batch in hand is still queued. Costs are per batch, not per tick.
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -47,6 +48,9 @@ class Channel(AsyncIterator[Batch]):
         capacity: batches it holds before its policy acts, at least 1.
         policy: what happens then.
         capacity_bytes: a second bound, on the frames it holds.
+
+    Attributes:
+        held_ns: how long the consumer had batches in hand, its waits included.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Channel(AsyncIterator[Batch]):
         capacity: int = 64,
         policy: Policy = "block",
         capacity_bytes: float = float("inf"),
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self.name, self.capacity, self.policy = name, capacity, policy
         self.capacity_bytes = capacity_bytes
@@ -62,6 +67,8 @@ class Channel(AsyncIterator[Batch]):
         self._batches: deque[Batch] = deque()
         self._bytes = 0  # of the frames in _batches
         self._in_hand = 0  # ticks the consumer holds
+        self.held_ns = self._taken_ns = 0  # taken: when, if a batch is in hand
+        self._clock_ns = clock_ns
         self._received = self._processed = self._dropped = self._conflated = 0
         self._high_watermark = 0
         self._not_empty, self._not_full = asyncio.Event(), asyncio.Event()
@@ -131,8 +138,7 @@ class Channel(AsyncIterator[Batch]):
         return self
 
     async def __anext__(self) -> Batch:
-        self._processed += self._in_hand
-        self._in_hand = 0
+        self._come_back()
         while not self._batches:
             if self.closed:
                 raise StopAsyncIteration
@@ -141,7 +147,14 @@ class Channel(AsyncIterator[Batch]):
         batch = self._take()
         self._in_hand = len(batch)
         self._not_full.set()
+        self._taken_ns = self._clock_ns()
         return batch
+
+    def _come_back(self) -> None:
+        self._processed += self._in_hand
+        if self._taken_ns:
+            self.held_ns += self._clock_ns() - self._taken_ns
+        self._in_hand = self._taken_ns = 0
 
 
 async def fan_out(batches: AsyncIterable[Batch], channels: Sequence[Channel]) -> None:

@@ -29,6 +29,7 @@ from quants.limits import seed_limits
 from quants.market import Market
 from quants.metrics import Registry
 from quants.monitor import Monitor, freeze_after
+from quants.page import Shown, shown
 from quants.pools import TickPool
 from quants.readings import Snapshot, register_consumers, register_pump
 from quants.redis_server import RedisServer, connect, redis_server
@@ -134,6 +135,10 @@ class Pipeline:
         found = {name: channel.statistics() for name, channel in self.channels.items()}
         return found | {"vwap": self.vwap.corrected(found["vwap"])}
 
+    def look(self) -> Shown | None:
+        """What the live page shows; None before everything is open."""
+        return shown(self) if self.ready.is_set() else None
+
     # -- opening, in the order that leaves nothing behind when a part fails --
 
     async def _open(self, stack: AsyncExitStack) -> None:
@@ -141,7 +146,11 @@ class Pipeline:
         self.token = token_for(settings.host, os.environ.get("QUANTS_TOKEN"))
         stack.enter_context(self.monitor)
         http = MetricsServer(
-            self.registry, settings.host, settings.metrics_port, token=self.token
+            self.registry,
+            settings.host,
+            settings.metrics_port,
+            token=self.token,
+            look=self.look,
         )
         self.metrics = await stack.enter_async_context(http)
         await self._open_feed(stack)
@@ -249,7 +258,7 @@ class Pipeline:
 
         receiver = self.subscription.receiver
         register_pump(self.registry, processed, receiver, self.vwap, self.monitor)
-        register_consumers(self.registry, self.statistics)
+        register_consumers(self.registry, self.statistics, self.channels)
 
 
 class Stage(Protocol):

@@ -1,10 +1,10 @@
 """What can be read of a running pump: its snapshot, and its metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 
-from quants.channel import Statistics
+from quants.channel import Channel, Statistics
 from quants.feed import Receiver
 from quants.metrics import Registry
 from quants.monitor import Monitor
@@ -25,7 +25,9 @@ class Snapshot:
     consumers: dict[str, Statistics]
 
 
-def register_consumers(registry: Registry, statistics: Statistic) -> None:
+def register_consumers(
+    registry: Registry, statistics: Statistic, channels: Mapping[str, Channel]
+) -> None:
     """Metrics of the consumers and of the channels before them."""
 
     def each(field: str) -> Callable[[], dict[tuple[str, ...], float]]:
@@ -42,6 +44,12 @@ def register_consumers(registry: Registry, statistics: Statistic) -> None:
         "Ticks a consumer is done with, by what became of them.",
         outcomes,
         ("consumer", "outcome"),
+    )
+    registry.counter(
+        "quants_consumer_held_seconds_total",
+        "How long a consumer had batches in hand, its waits included.",
+        lambda: {(name,): c.held_ns / 1e9 for name, c in channels.items()},
+        ("consumer",),
     )
     for name, help, field in (
         ("depth", "Batches queued.", "depth"),

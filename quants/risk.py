@@ -8,7 +8,7 @@ to deliver alerts. While it is away the last limits hold and alerts wait.
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -105,6 +105,7 @@ class Risk:
         self.limits = Limits(symbols)
         self.outbox = Outbox(capacity, sleep)
         self.raised: Counter[str] = Counter()  # by rule
+        self.latest: deque[Alert] = deque(maxlen=5)  # raised, for those who look
         self.read_failures = 0
         self._cooldowns = {rule: Cooldown(len(symbols), cooldown_ns) for rule in RULES}
         self._clock, self._sleep = clock, sleep
@@ -143,7 +144,9 @@ class Risk:
                     for i in found[passing].tolist()
                 ]
         self.raised.update(alert.rule for alert in alerts)
-        return sorted(alerts, key=lambda alert: (alert.seq, alert.rule))
+        alerts.sort(key=lambda alert: (alert.seq, alert.rule))
+        self.latest.extend(alerts)
+        return alerts
 
     def _alert(self, rule: str, seq: int, row: np.void) -> Alert:
         time_ns, price, size, symbol, _ = row.item()

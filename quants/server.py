@@ -1,15 +1,23 @@
-"""The HTTP server: /metrics for scrapers and people, /healthz, a small page.
+"""The HTTP server: /metrics for scrapers and people, /healthz, the live page.
 
 Reading all metrics takes about a millisecond of the event loop's time, which
 is time the ticks do not get. So a body is kept for a fifth of a second, and
-however many ask, each of the three forms is built at most five times a second.
+however many ask, each form is built at most five times a second. The page is
+fed so too: its viewers share each event, and a slow one skips some.
+
+Nobody is waited for. A connection on which nothing has moved between two
+sweeps, half a request or an answer that is not read, is cut.
 """
 
+import asyncio
 import time
-from collections.abc import Callable
-from typing import Literal, Self
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
+import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -17,11 +25,18 @@ from quants.access import allowed, token_for
 from quants.errors import EnvironmentFault
 from quants.metrics import Registry, wants_exposition
 
-Form = Literal["application/json", "application/openmetrics-text", "text/plain"]
+Form = Literal[
+    "application/json", "application/openmetrics-text", "text/plain",
+    "text/event-stream",
+]  # fmt: skip
+Look = Callable[[], Mapping[str, Any] | None]
 
 KEEP_SECONDS = 0.2
+EVENT_SECONDS = 0.25
+SWEEP_SECONDS = 60.0  # longer than scrapers leave a connection unused
 
-PAGE = """<!doctype html>
+PAGE = Path(__file__).with_name("page.html")
+LINKS = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <title>Quants-in-Motion</title>
@@ -33,6 +48,19 @@ PAGE = """<!doctype html>
 </ul>
 </html>
 """
+
+# The browser itself keeps the page from asking anybody else for anything.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data:; "
+    "script-src 'unsafe-inline'; style-src 'unsafe-inline'",
+    "Referrer-Policy": "no-referrer",  # it would tell the token
+    "Cache-Control": "no-store",
+}
+EVENT_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # a proxy passes each event on at once
+}
 
 
 def form_of(accept: str, format: str | None) -> Form:
@@ -52,6 +80,8 @@ class MetricsServer:
         host: loopback, or an address others can reach; then with a token.
         port: 0 takes a free one, which `port` tells once entered.
         token: what others must show, as Bearer or as `?token=`.
+        look: what the live page shows, None before there is something;
+            without it the page is a list of links.
 
     Raises:
         SettingsError: the host can be reached from elsewhere, without token.
@@ -64,12 +94,18 @@ class MetricsServer:
         host: str = "127.0.0.1",
         port: int = 8080,
         token: str | None = None,
+        look: Look | None = None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.registry, self.host, self.port = registry, host, port
         self.token = token_for(host, token)
-        self._clock = clock
+        self.look = look
+        self._clock, self._sleep = clock, sleep
         self._built: dict[Form, tuple[float, bytes, str]] = {}
+        self._seen = set[asyncio.Transport]()  # by the last sweep
+        self._moved = set[asyncio.Transport]()  # since then
+        self._closing = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<MetricsServer {self.url}>"
@@ -85,6 +121,8 @@ class MetricsServer:
         app.router.add_get("/", self._page)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
+        if self.look is not None:
+            app.router.add_get("/events", self._events, allow_head=False)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         try:
@@ -96,13 +134,24 @@ class MetricsServer:
                 "--metrics-port 0 takes a free port"
             ) from error
         self.port = self._runner.addresses[0][1]
+        self._sweeping = asyncio.create_task(self._sweep())
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        self._sweeping.cancel()
+        self._built.clear()  # the last event tells the end
+        self._closing.set()
+        for transport in (left := self._transports()):
+            if transport.get_write_buffer_size():
+                transport.abort()  # it does not read; the others get their last
         await self._runner.cleanup()
+        for transport in left | self._seen:
+            transport.abort()
+
+    # -- what is served ------------------------------------------------------
 
     def body(self, form: Form) -> tuple[bytes, str]:
-        """A body of /metrics and its Content-Type, at most 0.2 s old."""
+        """A body and its Content-Type, at most 0.2 s old."""
         now = self._clock()
         built_at, body, content_type = self._built.get(form, (-1e9, b"", ""))
         if now - built_at >= KEEP_SECONDS:
@@ -113,15 +162,10 @@ class MetricsServer:
     def _build(self, form: Form) -> tuple[bytes, str]:
         if form == "application/json":
             return self.registry.json_body(), form
+        if form == "text/event-stream":
+            assert self.look is not None
+            return b"data: %b\n\n" % msgspec.json.encode(self.look()), form
         return self.registry.exposition(form)
-
-    @web.middleware
-    async def _guard(
-        self, request: web.Request, handler: Handler
-    ) -> web.StreamResponse:
-        if not allowed(request.headers, request.query, self.token):
-            raise web.HTTPForbidden(text="only with its token, only from its pages\n")
-        return await handler(request)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         accept = ",".join(request.headers.getall("Accept", []))
@@ -134,4 +178,57 @@ class MetricsServer:
     async def _page(self, request: web.Request) -> web.Response:
         # Who sees this page has shown the token; its links take it along.
         token = f"&token={quote(self.token, safe='')}" if self.token else ""
-        return web.Response(text=PAGE.format(token=token), content_type="text/html")
+        page = LINKS if self.look is None else PAGE.read_text(encoding="utf-8")
+        return web.Response(
+            text=page.replace("{token}", token),
+            content_type="text/html",
+            headers=PAGE_HEADERS,
+        )
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Tell a viewer how things are, four times a second, until the end.
+
+        A write waits when some 64 kB are not read yet; then events are skipped.
+        """
+        response = web.StreamResponse(headers=EVENT_HEADERS)
+        with suppress(ConnectionResetError):  # the viewer has left
+            await response.prepare(request)
+            while not self._closing.is_set():
+                await response.write(self.body("text/event-stream")[0])
+                self._has_moved(request)
+                await self._closes_within(EVENT_SECONDS)
+            await response.write(b"event: end\n" + self.body("text/event-stream")[0])
+        return response
+
+    async def _closes_within(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+
+    # -- connections ---------------------------------------------------------
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        self._has_moved(request)
+        if not allowed(request.headers, request.query, self.token):
+            raise web.HTTPForbidden(text="only with its token, only from its pages\n")
+        return await handler(request)
+
+    def _has_moved(self, request: web.Request) -> None:
+        if request.transport is not None:
+            self._moved.add(request.transport)
+
+    def _transports(self) -> set[asyncio.Transport]:
+        assert self._runner.server is not None
+        connections = self._runner.server.connections
+        return {c.transport for c in connections if c.transport is not None}
+
+    async def _sweep(self) -> None:
+        """Cut, again and again, every connection that stood still since before."""
+        while True:
+            await self._sleep(SWEEP_SECONDS)
+            for transport in self._seen - self._moved:
+                transport.abort()  # does nothing to one that has ended
+            self._seen, self._moved = self._transports(), set()

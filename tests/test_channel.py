@@ -342,3 +342,22 @@ async def test_its_repr_tells_its_state():
         await channel.send(batch(seq, 0, 0))
     await anext(channel)
     assert repr(channel) == "<Channel vwap 1/2, high watermark 2, 2 dropped>"
+
+
+async def test_what_a_consumer_holds_is_timed_and_what_it_waits_for_is_not():
+    now = 100
+    channel = Channel("vwap", clock_ns=lambda: now)
+    channel.put(batch(1, 0))
+    await anext(channel)
+    now += 30  # in hand
+    assert channel.held_ns == 0
+    waiting = asyncio.create_task(anext(channel))
+    await all_others_wait()
+    now += 1000  # nothing to do
+    channel.put(batch(2, 0))
+    await waiting
+    now += 5
+    channel.close()
+    with pytest.raises(StopAsyncIteration):
+        await anext(channel)
+    assert channel.held_ns == 35

@@ -26,6 +26,7 @@ HOUSE = (
     {""},
     {
         *("pipeline", "readings", "report", "view", "debug", "sentences", "doctor"),
+        "page",
         *("bench", "climb", "ladder", "ladder_picture"),
     },
     # Settings are known above this line, and nowhere below.

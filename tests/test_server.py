@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import logging
 import shutil
+import socket
 import subprocess
+from contextlib import AsyncExitStack
 from itertools import count
 
 import aiohttp
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from quants import server as server_module
 from quants.errors import EnvironmentFault, SettingsError
 from quants.metrics import Registry
 from quants.server import MetricsServer
@@ -204,3 +208,233 @@ async def test_a_page_of_another_site_is_refused(client, registry):
 )
 def test_the_url_is_one_that_a_browser_here_can_open(registry, host, url):
     assert MetricsServer(registry, host, 80, "secret").url == url
+
+
+# The live page ---------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch):
+    """Events come a hundred times a second, not four times."""
+    monkeypatch.setattr(server_module, "EVENT_SECONDS", 0.01)
+
+
+class Hand:
+    """A sleep for the sweeper that lasts until the test moves on."""
+
+    def __init__(self):
+        self.asleep, self.go = asyncio.Event(), asyncio.Event()
+
+    async def sleep(self, seconds):
+        self.asleep.set()
+        await self.go.wait()
+        self.go.clear()
+
+    async def sweep(self):
+        """Return when the sweep is over."""
+        await self.asleep.wait()
+        self.asleep.clear()
+        self.go.set()
+        await self.asleep.wait()
+
+
+async def events(response):
+    """What a viewer is told: the event's name and its object."""
+    name = "message"
+    async for line in response.content:
+        field, _, value = line.decode().strip().partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield name, json.loads(value)
+            name = "message"
+
+
+async def seen(client, server, many):
+    """The objects of the first few events."""
+    async with client.get(f"{server.url}events") as response:
+        found = []
+        async for _, now in events(response):
+            found.append(now)
+            if len(found) == many:
+                return found
+
+
+def ask(server, request, times=1):
+    """A connection that sends this and never reads a byte."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((server.host, server.port))
+    connection.sendall(request * times)
+    return connection
+
+
+def is_cut(connection):
+    """Whether the server has let go, once all it had sent is read."""
+    connection.settimeout(5)
+    try:
+        while connection.recv(1 << 20):
+            pass
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+EVENTS = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+METRICS = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HALF = b"GET /metrics HTTP/1.1\r\nHost: local"
+
+
+async def test_a_viewer_is_told_again_and_again(client, registry):
+    ticks, nan = count(1), float("nan")
+    seconds = count()
+    server = MetricsServer(
+        registry,
+        port=0,
+        look=lambda: {"ticks": next(ticks), "p99": nan},
+        clock=lambda: float(next(seconds)),
+    )
+    async with server:
+        found = await seen(client, server, 3)
+    assert found == [{"ticks": n, "p99": None} for n in (1, 2, 3)]
+
+
+async def test_all_viewers_share_what_was_built(client, registry):
+    looks = count(1)
+    server = MetricsServer(
+        registry, port=0, look=lambda: {"look": next(looks)}, clock=lambda: 0.0
+    )
+    async with server:
+        viewers = [seen(client, server, 5) for _ in range(8)]
+        found = await asyncio.gather(*viewers)
+    assert found == [[{"look": 1}] * 5] * 8
+
+
+async def test_before_there_is_something_to_see_a_viewer_is_told_so(client, registry):
+    async with MetricsServer(registry, port=0, look=lambda: None) as server:
+        assert await seen(client, server, 1) == [None]
+
+
+async def test_the_last_event_tells_the_end_as_it_is_then(client, registry):
+    now = {"ticks": 1}
+    server = MetricsServer(registry, port=0, look=lambda: now)
+    async with AsyncExitStack() as open_server:
+        await open_server.enter_async_context(server)
+        response = await client.get(f"{server.url}events")
+        told = events(response)
+        assert await anext(told) == ("message", {"ticks": 1})
+        now["ticks"] = 2  # a kept body would not say so
+        closing = asyncio.create_task(open_server.pop_all().aclose())
+        last = [each async for each in told][-1]
+        await closing
+    assert last == ("end", {"ticks": 2})
+
+
+async def test_a_viewer_who_leaves_is_no_error(client, registry, caplog):
+    caplog.set_level(logging.WARNING)
+    async with MetricsServer(registry, port=0, look=dict) as server:
+        for _ in range(3):
+            await seen(client, server, 2)
+        while server._transports():
+            await asyncio.sleep(0.01)
+    assert caplog.records == []
+
+
+async def test_a_viewer_who_does_not_read_makes_no_queue_and_is_cut(client, registry):
+    hand, size = Hand(), 500_000
+    server = MetricsServer(
+        registry, port=0, look=lambda: {"much": "x" * size}, sleep=hand.sleep
+    )
+    async with server:
+        stalled = await asyncio.to_thread(ask, server, EVENTS)
+        while not any(t.get_write_buffer_size() for t in server._transports()):
+            await asyncio.sleep(0.01)
+        (transport,) = server._transports()
+        others = await seen(client, server, 30)  # 15 MB, had they been queued
+        assert len(others) == 30
+        assert transport.get_write_buffer_size() < 2 * size
+        for _ in range(3):
+            await hand.sweep()
+        assert await asyncio.to_thread(is_cut, stalled)
+    stalled.close()
+
+
+@pytest.mark.parametrize("request_", [b"", HALF, METRICS, METRICS * 9 + HALF])
+async def test_a_connection_that_stands_still_is_cut_by_the_sweeps(registry, request_):
+    hand = Hand()
+    registry.gauge("quants_much", "Much.", lambda: {("x" * 99_999,): 1}, ("x",))
+    async with MetricsServer(registry, port=0, sleep=hand.sleep) as server:
+        stalled = await asyncio.to_thread(ask, server, request_)
+        while not server._transports():
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while server._transports():
+                await hand.sweep()
+                await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(is_cut, stalled)
+    stalled.close()
+
+
+async def test_a_viewer_who_reads_is_not_cut(client, registry):
+    hand = Hand()
+    look = count().__next__
+    server = MetricsServer(
+        registry, port=0, look=lambda: {"look": look()}, sleep=hand.sleep
+    )
+    async with server, client.get(f"{server.url}events") as response:
+        told = events(response)
+        for _ in range(5):
+            for _ in range(2):
+                await anext(told)
+            await hand.sweep()
+        assert (await anext(told))[0] == "message"
+
+
+@pytest.mark.parametrize("request_", [EVENTS, HALF, METRICS * 99])
+async def test_the_end_waits_for_nobody_and_leaves_no_connection(registry, request_):
+    registry.gauge("quants_much", "Much.", lambda: {("x" * 99_999,): 1}, ("x",))
+    look = {"much": "x" * 500_000}
+    async with MetricsServer(registry, port=0, look=lambda: look) as server:
+        stalled = await asyncio.to_thread(ask, server, request_)
+        stands_still = request_ is HALF
+        while not stands_still:
+            sizes = [t.get_write_buffer_size() for t in server._transports()]
+            stands_still = any(sizes)
+            await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(is_cut, stalled)
+    stalled.close()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_without_a_pump_there_are_links_and_no_events(client, registry):
+    async with MetricsServer(registry, port=0) as server:
+        assert (await get(client, server, "events")).status == 404
+        assert "EventSource" not in (await get(client, server, "")).body
+
+
+async def test_the_live_page_takes_its_token_along(client, registry):
+    server = MetricsServer(registry, "0.0.0.0", 0, "s&cret", look=dict)
+    async with server:
+        assert (await get(client, server, "events")).status == 403
+        page = await get(client, server, "?token=s%26cret")
+        assert "{token}" not in page.body
+        source = page.body.split('const events = "')[1].split('"')[0]
+        assert (await client.head(server.url + source)).status == 405  # a GET only
+        async with client.get(server.url + source) as response:
+            assert await anext(events(response)) == ("message", {})
+        links = [part.split('"')[0] for part in page.body.split('<a href="')[1:]]
+        assert len(links) == 3
+        for link in links:
+            assert (await get(client, server, link)).status == 200
+
+
+async def test_a_browser_is_told_to_ask_nobody_else(client, registry):
+    async with (
+        MetricsServer(registry, port=0, look=dict) as server,
+        client.get(server.url) as response,
+    ):
+        policy = response.headers["Content-Security-Policy"]
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert "default-src 'none'; connect-src 'self'" in policy
