@@ -63,7 +63,7 @@ class Pipeline:
         self.settings, self._clock = settings, clock
         self.registry = Registry()
         self.channels = {name: Channel(name) for name in CONSUMERS}
-        self.monitor = Monitor(self.registry)
+        self.monitor = Monitor(self.registry, gc_threshold=settings.gc_threshold)
         self.notes: list[str] = []
         self.first_tick: float | None = None
         self.last_tick: float | None = None
@@ -145,6 +145,8 @@ class Pipeline:
         settings = self.settings
         self.token = token_for(settings.host, os.environ.get("QUANTS_TOKEN"))
         stack.enter_context(self.monitor)
+        for name, channel in self.channels.items():
+            self.monitor.watched.watch(name, channel)
         http = MetricsServer(
             self.registry,
             settings.host,

@@ -3,12 +3,15 @@
 import asyncio
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
+from operator import attrgetter
 from typing import Any
 
 from quants.histogram import Histogram, seconds_text, text_histogram
 from quants.host import available_cores
 from quants.pipeline import LATE_SECONDS, Pipeline
+from quants.stalls import Stall, Stalls
 from quants.sums import Sums
 from quants.tick import Symbol
 from quants.vwap import vwap_text
@@ -32,8 +35,14 @@ def report_of(pipeline: Pipeline) -> Report:
             "collections": monitor.collections,
             "pauses": {str(g): quantiles(p) for g, p in monitor.pauses.items()},
             "p99_ms": finite(monitor.pause.quantile(0.99) * 1e3),
+            "collected": sum(monitor.collected.values()),
+            "uncollectable": sum(monitor.uncollectable.values()),
+            "thresholds": monitor.thresholds,
         },
+        "stall_count": monitor.stalls.count,
+        "stalls": [stall_of(stall) for stall in monitor.stalls.last],
         "memory_rss_mb": monitor.rss_bytes / 1e6,
+        "memory_uss_mb": finite(monitor.uss_bytes / 1e6),
         "log": {
             "path": str(log.path),
             "stream": log.segment.stream,
@@ -126,6 +135,11 @@ def host_facts() -> Report:
     }
 
 
+def stall_of(stall: Stall) -> Report:
+    """A stall of the loop, with a line for each frame, innermost first."""
+    return stall._asdict() | {"stack": list(map(str, stall.stack))}
+
+
 def quantiles(histogram: Histogram) -> dict[str, float | None]:
     """p50, p99 and p999 in seconds; None while empty."""
     points = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
@@ -168,12 +182,13 @@ def summary_of(report: Report, pipeline: Pipeline) -> str:
         "",
         f"send -> VWAP  {latency_line(report['latency_seconds'])}",
         f"loop lag      {latency_line(report['loop_lag_seconds'])}",
+        *stall_lines(pipeline.monitor.stalls),
         f"engine        {engine_line(report['engine'], seconds)}",
         f"log           {log['path']}: written to {log['written_seq']:,}, "
         f"durable to {log['durable_seq']:,}",
         f"pool          {pool_line(report['pool'])}",
         f"alerts        {alerts_line(report['alerts'])}",
-        f"memory        {report['memory_rss_mb']:.0f} MB resident",
+        f"memory        {memory_line(report)}",
         "",
         text_histogram("GC pauses", pipeline.monitor.pause),
     ]
@@ -196,6 +211,20 @@ def latency_line(quantiles: dict[str, float | None]) -> str:
     """p50, p99, p99.9 in readable units."""
     texts = ("-" if q is None else seconds_text(q) for q in quantiles.values())
     return "  ".join(f"{n} {t}" for n, t in zip(quantiles, texts, strict=True))
+
+
+def stall_lines(stalls: Stalls) -> Iterator[str]:
+    """The longest of the last stalls, if there were any."""
+    if stalls.last:
+        longest = max(stalls.last, key=attrgetter("seconds"))
+        yield f"stalls        {stalls.count}, the longest of the last: {longest}"
+
+
+def memory_line(report: Report) -> str:
+    """Resident, and how much of it is this process's alone."""
+    own = report["memory_uss_mb"]
+    alone = "" if own is None else f", {own:.0f} MB of it shared with nobody"
+    return f"{report['memory_rss_mb']:.0f} MB resident{alone}"
 
 
 def engine_line(engine: Report, seconds: float) -> str:

@@ -81,6 +81,10 @@ class Settings:
     freeze_gc: bool = option(
         False, "Freeze the objects alive after 2 s or 10,000 ticks out of the GC."
     )
+    gc_threshold: int | None = option(
+        None, "New objects that set off a garbage collection; else as Python has it.",
+        least=1, way_out="at least 1 object sets off a collection",
+    )  # fmt: skip
     loop: Literal["asyncio", "uvloop"] = option("asyncio", "The event loop to run on.")
     log_file: Path = option(Path("ticks.log"), "The tick log; runs are appended.")
     fsync: Literal["interval", "batch", "none"] = option(

@@ -45,6 +45,8 @@ HOUSE = (
             "worker",
             "pools",
             "monitor",
+            "stalls",
+            "memory",
         ),
         *("ticklog", "logfile", "recovery", "risk", "limits", "alerts"),
         *("export", "selection", "table", "table_csv", "table_parquet"),

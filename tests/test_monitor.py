@@ -2,17 +2,25 @@
 
 import asyncio
 import gc
+import json
+import math
 import mmap
 import shutil
 import subprocess
+import threading
 import time
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from quants.errors import SettingsError
 from quants.histogram import Histogram
 from quants.metrics import Registry
 from quants.monitor import Monitor, delays, freeze_after, freeze_gc
+from quants.report import memory_line
+from quants.settings import Settings
+from tests.test_cli import quants
 
 
 class VirtualTime:
@@ -60,6 +68,18 @@ def make_dead_cycle():
     one.append(other)
 
 
+def scraped(registry):
+    """What a scrape shows: by name, generation and bound."""
+    body, _ = registry.exposition("text/plain")
+    return {
+        (sample.name, sample.labels.get("generation"), sample.labels.get("le")): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
 def collections_by_generation():
     return [generation["collections"] for generation in gc.get_stats()]
 
@@ -103,11 +123,70 @@ def test_the_objects_of_a_dead_cycle_are_counted(quiet_gc):
     assert sum(monitor.collected.values()) >= 2  # 2 exactly, where there is a GIL
 
 
-def test_the_callback_goes_away_with_its_monitor_even_after_an_error():
-    before = list(gc.callbacks)
-    with pytest.raises(ZeroDivisionError), Monitor(Registry()):
+def test_objects_that_cannot_be_freed_are_counted():
+    registry = Registry()
+    monitor = Monitor(registry)
+    for generation, uncollectable in [(0, 0), (2, 3), (2, 4)]:
+        monitor._on_gc("start", {})
+        info = {"collected": 1, "uncollectable": uncollectable}
+        monitor._on_gc("stop", {"generation": generation, **info})
+    found = scraped(registry)
+    name = "quants_gc_uncollectable_objects_total"
+    assert (found[name, "0", None], found[name, "2", None]) == (0, 7)
+
+
+ROUNDS = 9
+
+
+@pytest.mark.skipif(
+    "duration" not in gc.get_stats()[0], reason="Python times its pauses from 3.15 on"
+)
+def test_pauses_agree_with_those_that_python_measures(quiet_gc):
+    heap: list[list[int]] = [[] for _ in range(200_000)]
+    theirs: list[float] = []
+    ours: list[float] = []
+
+    def note(phase, info):
+        if phase == "stop":
+            theirs.append(info["duration"])
+
+    gc.callbacks.append(note)
+    try:
+        for _ in range(ROUNDS):
+            with Monitor(Registry()) as monitor:
+                gc.collect()
+            ours.append(monitor.pause.maximum)
+    finally:
+        gc.callbacks.remove(note)
+    # Ours begins and ends outside of theirs; the machine can stop us between.
+    apart = [our - their for our, their in zip(ours, theirs, strict=True)]
+    assert min(apart) > -1e-6
+    assert min(apart) < 0.05 * min(theirs)
+    assert len(heap) == 200_000
+
+
+def test_the_threshold_holds_while_a_monitor_is_entered():
+    before = gc.get_threshold()
+    registry = Registry()
+    with Monitor(registry, gc_threshold=12_345) as monitor:
+        inside, found = gc.get_threshold(), scraped(registry)
+    assert inside == monitor.thresholds == (12_345, *before[1:])
+    assert found["quants_gc_threshold", "0", None] == 12_345
+    assert found["quants_gc_threshold", "1", None] == before[1]
+    assert gc.get_threshold() == before
+
+
+def test_without_a_threshold_python_keeps_its_own():
+    before = gc.get_threshold()
+    with Monitor(Registry()) as monitor:
+        assert gc.get_threshold() == monitor.thresholds == before
+
+
+def test_callback_and_threshold_go_away_with_their_monitor_even_after_an_error():
+    before = list(gc.callbacks), gc.get_threshold()
+    with pytest.raises(ZeroDivisionError), Monitor(Registry(), gc_threshold=7_000):
         raise ZeroDivisionError
-    assert gc.callbacks == before
+    assert (list(gc.callbacks), gc.get_threshold()) == before
 
 
 def test_a_scrape_survives_the_collection_it_sets_off(quiet_gc):
@@ -165,11 +244,11 @@ async def test_memory_is_read_again_each_second(beats_of_10_ms, seen):
             ballast[0].write(b"x" * 50_000_000)
 
     virtual = VirtualTime([0.0] * beats_of_10_ms)
-    gc.collect()  # or the ballast of the case before is freed while this one runs
     monitor = Monitor(Registry(), 0.01, virtual.ns, sleep)
     before = monitor.rss_bytes
     with pytest.raises(asyncio.CancelledError):
         await monitor.run()
+    ballast[0].close()  # here, and not while the next case looks
     assert (monitor.rss_bytes > before + 25_000_000) is seen
 
 
@@ -178,18 +257,94 @@ async def test_all_the_metrics_of_a_monitor_can_be_scraped(quiet_gc):
     with Monitor(registry) as monitor:
         gc.collect(0)
     monitor.lag.record(1_500_000)
-    body, _ = registry.exposition("text/plain")
-    found = {
-        (sample.name, sample.labels.get("generation"), sample.labels.get("le")): (
-            sample.value
-        )
-        for family in text_string_to_metric_families(body.decode())
-        for sample in family.samples
-    }
+    monitor.read_uss()
+    found = scraped(registry)
     assert found["quants_gc_pause_seconds_count", "0", None] == 1
     assert found["quants_gc_collected_objects_total", "0", None] >= 0
     assert found["quants_event_loop_lag_seconds_sum", None, None] == 0.0015
     assert found["quants_memory_rss_bytes", None, None] == monitor.rss_bytes > 0
+    assert found["quants_memory_uss_bytes", None, None] == monitor.uss_bytes
+    assert found["quants_allocated_blocks", None, None] > 10_000
+    assert found["quants_event_loop_stalls_total", None, None] == 0
+
+
+def test_blocks_are_those_that_python_holds():
+    registry = Registry()
+    Monitor(registry)
+    name = ("quants_allocated_blocks", None, None)
+    before = scraped(registry)[name]
+    held = [object() for _ in range(100_000)]
+    assert scraped(registry)[name] - before == pytest.approx(len(held), rel=0.05)
+
+
+@pytest.mark.parametrize(("beats_of_10_ms", "readings"), [(90, 1), (2010, 3)])
+async def test_the_memory_of_this_process_alone_is_read_each_ten_seconds(
+    beats_of_10_ms, readings, monkeypatch
+):
+    class AtOnce(threading.Thread):
+        def start(self):
+            super().start()
+            self.join()
+
+    read = []
+
+    class Noting(Monitor):
+        def read_uss(self):
+            read.append(threading.current_thread().name)
+            super().read_uss()
+
+    monkeypatch.setattr("quants.monitor.Thread", AtOnce)
+    virtual = VirtualTime([0.0] * beats_of_10_ms)
+    monitor = Noting(Registry(), 0.01, virtual.ns, virtual.sleep)
+    assert math.isnan(monitor.uss_bytes)
+    with pytest.raises(asyncio.CancelledError):
+        await monitor.run()
+    assert read == ["read-uss"] * readings  # off the loop
+    assert 0 < monitor.uss_bytes < 2 * psutil.Process().memory_info().rss
+
+
+def test_memory_that_no_other_process_has_is_counted_as_ours():
+    monitor = Monitor(Registry())
+    monitor.read_uss()
+    before = monitor.uss_bytes
+    with mmap.mmap(-1, 50_000_000) as ballast:
+        ballast.write(b"x" * 50_000_000)
+        monitor.read_uss()
+    assert monitor.uss_bytes - before > 45_000_000
+
+
+@pytest.mark.parametrize("refusal", [psutil.AccessDenied, PermissionError, None])
+def test_a_system_that_does_not_tell_leaves_it_out(refusal, monkeypatch):
+    class Silent:
+        def memory_full_info(self):
+            if refusal:
+                raise refusal
+            return psutil.Process().memory_info()  # without the field
+
+    monitor = Monitor(Registry())
+    monkeypatch.setattr(monitor, "_process", Silent())
+    monitor.read_uss()
+    assert math.isnan(monitor.uss_bytes)
+    assert memory_line({"memory_rss_mb": 81.2, "memory_uss_mb": None}) == (
+        "81 MB resident"
+    )
+
+
+def test_a_run_reports_threshold_memory_and_stalls(tmp_path):
+    options = ("--duration", "0.5", "--metrics-port", "0", "--gc-threshold", "4321")
+    ran = quants("run", *options, "--report", "r.json", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert report["settings"]["gc_threshold"] == report["gc"]["thresholds"][0] == 4321
+    assert report["gc"]["uncollectable"] == 0
+    assert 0 < report["memory_uss_mb"] <= report["memory_rss_mb"] * 1.5
+    assert min(10, report["stall_count"]) == len(report["stalls"])
+    assert "MB of it shared with nobody" in ran.stdout
+
+
+def test_a_threshold_of_nothing_is_refused():
+    with pytest.raises(SettingsError, match="gc-threshold=0: at least 1 object"):
+        Settings(gc_threshold=0)
 
 
 @pytest.mark.skipif(
