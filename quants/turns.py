@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from threading import Event, Thread
+from threading import Thread
 from typing import Any
 
 from quants.errors import EnvironmentFault
@@ -23,12 +23,14 @@ from quants.host import thread_states
 
 NEVER = 1000.0  # seconds until a thread that waits asks for the GIL
 SELDOM = 0.02  # with the usual 5 ms the one that waits is often up to ask
-WORK_SECONDS, WORK_CPU_SECONDS = 0.25, 0.05  # at least: hogs may leave little
+WORK_SECONDS, WORK_CPU_SECONDS = 0.25, 0.1  # at least: hogs may leave little
+LEADS = (0.05, 0.5, 5.0)  # seconds for all to arrive
 LOOK_SECONDS = 0.001
 MIN_LOOKS = 20
 DEADLINE = 60.0  # seconds; free-threaded 3.13 took 20 to start beside eight hogs
 
 Track = list[tuple[float, float, int]]  # moment, CPU seconds, counted so far
+Answer = tuple[float, Track]  # when it arrived, and what it did
 Look = tuple[float, bool]  # moment, all runnable
 
 
@@ -59,6 +61,8 @@ def watch(processes: int, threads: int, looking: bool = True) -> Observation:
     """
     with ExitStack() as stack:
         team = [stack.enter_context(_worker(threads)) for _ in range(processes)]
+        for pipe in team:
+            _answer(pipe)  # it has started
         held, _ = _run(team, NEVER, False)
         tracks, looks = _run(team, SELDOM, looking)
     return Observation(*beside(held), *together(tracks, looks))
@@ -97,18 +101,30 @@ def gained(track: Track, start: float, end: float) -> tuple[float, int]:
 def _run(
     team: list[Connection], interval: float, looking: bool
 ) -> tuple[list[Track], list[Look]]:
-    """Let all workers count at the same time, and look at them."""
-    for pipe in team:
-        pipe.send(interval)
-    threads = [thread for pipe in team for thread in _answer(pipe)]
-    for pipe in team:
-        pipe.send("go")
-    looks = []
+    """Let all workers count from the same moment on, and look at them.
+
+    One that arrives when another has begun would count nothing beside it,
+    whoever has the GIL: then all of them begin again.
+    """
+    for lead in LEADS:
+        begin = time.perf_counter() + lead
+        for pipe in team:
+            pipe.send((interval, begin))
+        threads = [thread for pipe in team for thread in _answer(pipe)]
+        looks = list(_looks(team, threads)) if looking else []
+        answers = [answer for pipe in team for answer in _answer(pipe)]
+        if max(arrived for arrived, _ in answers) < begin:
+            return [track for _, track in answers], looks
+    raise EnvironmentFault(
+        f"the workers did not meet in {LEADS[-1]:g} s; try on a quieter machine"
+    )
+
+
+def _looks(team: list[Connection], threads: list[tuple[int, int]]) -> Iterator[Look]:
     late = time.monotonic() + DEADLINE
-    while looking and not wait(team, LOOK_SECONDS) and time.monotonic() < late:
+    while not wait(team, LOOK_SECONDS) and time.monotonic() < late:
         if states := thread_states(threads):
-            looks.append((time.perf_counter(), set(states) == {"R"}))
-    return [track for pipe in team for track in _answer(pipe)], looks
+            yield time.perf_counter(), set(states) == {"R"}
 
 
 def _answer(pipe: Connection) -> Any:
@@ -121,7 +137,7 @@ def _answer(pipe: Connection) -> Any:
 
 @contextmanager
 def _worker(threads: int) -> Iterator[Connection]:
-    """A worker process; it ends with this block, or when this process does."""
+    """A worker process; it ends with this block, or soon after this process."""
     # Never fork: it copies locks that other threads of a kernel hold.
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
@@ -170,27 +186,30 @@ def work(pipe: Connection, threads: int) -> None:
     """Let threads count when told to, until the pipe's other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is meant for the parent
     with suppress(EOFError, OSError):
+        pipe.send("started")
         while True:
-            sys.setswitchinterval(pipe.recv())  # nobody else lives here
-            go, tracks = Event(), list[Track]()
-            # Daemons: they wait for ever if our parent dies now.
+            interval, begin = pipe.recv()
+            sys.setswitchinterval(interval)  # nobody else lives here
+            answers: list[Answer] = []
+            # Daemons: they are not waited for if our parent dies now.
             team = [
-                Thread(target=count, args=(go, tracks), daemon=True)
+                Thread(target=count, args=(begin, answers), daemon=True)
                 for _ in range(threads)
             ]
             for thread in team:
                 thread.start()
             pipe.send([(os.getpid(), thread.native_id) for thread in team])
-            pipe.recv()
-            go.set()
             for thread in team:
                 thread.join()
-            pipe.send(tracks)
+            pipe.send(answers)
 
 
-def count(go: Event, tracks: list[Track]) -> None:
-    """Count for a while, and note now and then how far."""
-    go.wait()
+def count(begin: float, answers: list[Answer]) -> None:
+    """Count for a while from a moment on, and note now and then how far."""
+    arrived = time.perf_counter()
+    # No lock: to be woken by one may take long, and looks like a GIL in the way.
+    while time.perf_counter() < begin:
+        time.sleep(LOOK_SECONDS)
     counted = 0
     track: Track = [(time.perf_counter(), time.thread_time(), 0)]
     end, cpu = track[0][0] + WORK_SECONDS, track[0][1] + WORK_CPU_SECONDS
@@ -199,4 +218,4 @@ def count(go: Event, tracks: list[Track]) -> None:
         for _ in range(10_000):  # some 0.5 ms
             counted += 1
         track.append((time.perf_counter(), time.thread_time(), counted))
-    tracks.append(track)
+    answers.append((arrived, track))

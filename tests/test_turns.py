@@ -21,7 +21,7 @@ from quants import turns
 from quants.errors import EnvironmentFault
 from quants.evidence import conclude
 from quants.host import thread_states
-from quants.turns import _answer, _gil_as_here, _worker, beside, together
+from quants.turns import _answer, _gil_as_here, _run, _worker, beside, together, watch
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -119,21 +119,24 @@ def test_no_process_is_left():
     assert multiprocessing.active_children() == []
 
 
+def begun(pipe: Connection) -> int:
+    """Set a worker to work; its process id."""
+    assert _answer(pipe) == "started"
+    pipe.send((0.005, time.perf_counter() + 0.05))
+    [(pid, _)] = _answer(pipe)
+    return int(pid)
+
+
 @POSIX
 def test_a_worker_ignores_ctrl_c():
     with _worker(1) as pipe:
-        pipe.send(0.005)
-        [(pid, _)] = _answer(pipe)
-        os.kill(pid, signal.SIGINT)
-        pipe.send("go")
-        [track] = _answer(pipe)
+        os.kill(begun(pipe), signal.SIGINT)
+        [(_, track)] = _answer(pipe)
     assert track[-1][2] > 0
 
 
 def answer_of_the_dead(pipe: Connection):
-    pipe.send(0.005)
-    [(pid, _)] = _answer(pipe)
-    psutil.Process(pid).kill()
+    psutil.Process(begun(pipe)).kill()
     _answer(pipe)
 
 
@@ -145,13 +148,34 @@ def test_a_worker_that_is_killed_is_told_of():
         answer_of_the_dead(pipe)
 
 
+def silence(pipe: Connection):
+    while True:  # it says once that it has started
+        _answer(pipe)
+
+
+def test_workers_that_arrive_late_begin_again(monkeypatch):
+    """What nobody counts beside one who began too early is no evidence."""
+    monkeypatch.setattr(turns, "LEADS", (-1.0, 1.0))
+    with _worker(1) as pipe:
+        assert _answer(pipe) == "started"
+        before = time.perf_counter()
+        [track], _ = _run([pipe], 0.005, False)
+    assert track[0][0] - before > 1.0
+
+
+def test_workers_that_never_meet_are_told_of(monkeypatch):
+    monkeypatch.setattr(turns, "LEADS", (-1.0,))
+    with pytest.raises(EnvironmentFault, match=r"did not meet in -1 s"):
+        watch(1, 2)
+
+
 def test_a_silent_worker_is_not_waited_for_for_ever(monkeypatch):
     monkeypatch.setattr(turns, "DEADLINE", 0.01)
     with (
         pytest.raises(EnvironmentFault, match=r"no answer in 0\.01 s"),
         _worker(1) as pipe,
     ):
-        _answer(pipe)
+        silence(pipe)
     assert multiprocessing.active_children() == []
 
 
@@ -159,7 +183,8 @@ PARENT = """
 import time
 from quants.turns import _worker
 with _worker(1) as pipe:
-    pipe.send(0.005)
+    pipe.recv()
+    pipe.send((0.005, time.perf_counter() + 1))
     print(pipe.recv()[0][0], flush=True)
     time.sleep(60)
 """
