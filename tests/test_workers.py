@@ -426,22 +426,27 @@ def settings(tmp_path: Path) -> Settings:
 
 
 async def killed(settings: Settings, kills: int, choose: random.Random) -> Pipeline:
-    """Run a pump and kill its workers, each at a tick that `choose` draws.
-
-    No batch meets two kills: three of them, and it would be set aside.
-    """
+    """Run a pump and kill its workers, each at a tick that `choose` draws."""
     pipeline = Pipeline(settings)
     async with running_pump(pipeline):
-        vwap, engine = pipeline.vwap, pipeline.vwap.engine
         for _ in range(kills):
-            due = pipeline.snapshot().received + choose.randrange(2_000, 12_000)
-            await seen(lambda: pipeline.snapshot().received >= due and vwap.in_flight)  # noqa: B023
-            before = engine.replaced
-            choose.choice(workers()).kill()
-            await seen(lambda: engine.replaced > before and not vwap.in_flight)  # noqa: B023
-            await seen(lambda: complete(engine), 0.05)  # it looks at every process
+            await kill_one(pipeline, choose)
         pipeline.stop()
     return pipeline
+
+
+async def kill_one(pipeline: Pipeline, choose: random.Random) -> None:
+    """Kill a worker with a batch in flight, and wait until it is made good.
+
+    So no batch meets two kills; after three it would be set aside.
+    """
+    vwap, engine = pipeline.vwap, pipeline.vwap.engine
+    replaced = engine.replaced
+    due = pipeline.snapshot().received + choose.randrange(2_000, 12_000)
+    await seen(lambda: pipeline.snapshot().received >= due and vwap.in_flight)
+    choose.choice(workers()).kill()
+    await seen(lambda: engine.replaced > replaced and not vwap.in_flight)
+    await seen(lambda: complete(engine), 0.05)  # it looks at every process
 
 
 @both_kinds
