@@ -12,7 +12,18 @@ import click
 from benchmarks.size import FULL, QUICK
 from quants.evidence import Finding, host_facts
 
-NAMES = ("kernel", "receive", "pacing", "saturation", "cores", "latency", "endurance")
+NAMES = (
+    "kernel",
+    "receive",
+    "pacing",
+    "monitor",
+    "collector",
+    "saturation",
+    "cores",
+    "scrapes",
+    "latency",
+    "endurance",
+)
 PACKAGES = ("numpy", "aiohttp", "picows", "msgspec", "redis", "uvloop")
 
 

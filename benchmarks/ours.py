@@ -35,7 +35,7 @@ async def pump(plan: Plan) -> Report:
         cores=plan.cores,
         redis_url=plan.redis_url,
         log_file=Path(plan.log),
-        metrics_port=0,
+        metrics_port=plan.metrics_port,
     )
     meter = Meter()
     pipeline = Pipeline(settings)

@@ -59,6 +59,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     cores: int = 1
     loop: str = "asyncio"
     url: str = ""
+    metrics_port: int = 0
 
 
 class Report(msgspec.Struct, kw_only=True):
