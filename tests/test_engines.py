@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from quants.engines import ENGINES, EngineName, chosen, open_engine, reason_against
@@ -94,9 +94,16 @@ any_bits = st.integers(1, 63).flatmap(lambda bits: ticks(2**bits - 1))
 
 
 @st.composite
+def largest(draw: st.DrawFn) -> Rows:
+    """One trade again and again, the largest of so many bits: all bounds met."""
+    price, size = (2 ** draw(st.integers(1, 63)) - 1 for _ in range(2))
+    return rows_of([(0, price, size, 0, 0)] * draw(st.integers(1, 40)))
+
+
+@st.composite
 def in_pieces(draw: st.DrawFn) -> tuple[Rows, list[Rows]]:
     """Ticks, and the same cut anywhere, pieces in any order, some of them empty."""
-    rows = draw(any_bits | any_ticks | signed_ticks)
+    rows = draw(any_bits | any_ticks | signed_ticks | largest())
     cuts = draw(st.lists(st.integers(0, len(rows)), max_size=7).map(sorted))
     return rows, draw(st.permutations(np.split(rows, cuts)))
 
@@ -119,8 +126,13 @@ def many(cases: int) -> settings:
     )
 
 
+# Three products of 62 bits: their sum is the first that int64 cannot hold.
+BEYOND_INT64 = rows_of([(0, 2**31 - 1, 2**31 - 1, 0, 0)] * 3)
+
+
 @many(CASES)
 @given(case=in_pieces())
+@example(case=(BEYOND_INT64, [BEYOND_INT64]))
 def test_every_engine_gives_the_same_exact_sums(everywhere, case):
     check_all_engines(everywhere, case)
 

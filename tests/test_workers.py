@@ -173,9 +173,9 @@ def ten_with(flag: int) -> Course:
 
 @asynccontextmanager
 async def opened(
-    kind: EngineName, work: Work, workers: int = 2
+    kind: EngineName, work: Work, workers: int = 2, seconds: float = DEADLINE
 ) -> AsyncIterator[Engine]:
-    async with asyncio.timeout(DEADLINE), open_engine(kind, work, workers) as engine:
+    async with asyncio.timeout(seconds), open_engine(kind, work, workers) as engine:
         yield engine
 
 
@@ -310,7 +310,7 @@ async def test_workers_killed_while_nothing_is_in_flight_are_replaced(
     """Both at once: whoever starts a process then looks after all the dead."""
     market = Market(seed=5, symbols=SYMBOLS)
     course = Course([market.take(10) for _ in range(times)])
-    async with opened(kind, Work(SYMBOLS)) as engine:
+    async with opened(kind, Work(SYMBOLS), seconds=DEADLINE * times) as engine:
         files = 0
         for number, rows in enumerate(course.batches):
             await seen(lambda: complete(engine))
