@@ -27,8 +27,11 @@ log = logging.getLogger(__name__)
 DEPTH = 12  # frames a person reads
 THREAD = re.compile(r"^(?:Current t|T)hread 0x(\w+)", re.MULTILINE)
 FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
-# Where the loop calls what is due; uvloop does that in C, below Runner.run.
-LOOP = {("asyncio/events.py", "_run"), ("asyncio/runners.py", "run")}
+LOOP = {
+    ("asyncio/events.py", "_run"),  # calls what is due
+    ("asyncio/runners.py", "run"),  # uvloop does that in C, below this one
+    ("core/interactiveshell.py", "run_code"),  # IPython, which runs cells
+}
 
 
 class Frame(NamedTuple):

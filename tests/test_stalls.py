@@ -281,6 +281,7 @@ def frames(*names: str) -> tuple[Frame, ...]:
     [
         (["a.py:f", "b.py:g", "asyncio/events.py:_run", "c.py:main"], 2),
         (["a.py:f", "asyncio/runners.py:run", "c.py:main"], 1),  # uvloop
+        (["1/2.py:f", "1/2.py:<module>", "core/interactiveshell.py:run_code"], 2),
         (["asyncio/events.py:_run", "c.py:main"], 1),
         (["a.py:run", "b.py:_run", "c.py:main"], 3),
         ([f"a.py:f{i}" for i in range(100)], DEPTH),
