@@ -123,10 +123,11 @@ def cycles(most: int = 100_000) -> Iterator[Counter[str]]:
     """Count, by type, the objects of the cycles that die in this block.
 
     The collector keeps what it would free (DEBUG_SAVEALL); the count is there
-    when the block is over, and then all is freed. Two full collections.
+    when the block is over, and then all is freed. Costs three full collections.
 
     Args:
-        most: objects to keep. With so many found, the rest is freed unseen.
+        most: objects to keep, and what they refer to. With so many found, the
+            rest is freed unseen.
     """
     found: Counter[str] = Counter()
     gc.collect()  # what died before is not ours

@@ -35,8 +35,8 @@ RSS_NS, USS_NS = 1_000_000_000, 10_000_000_000  # between two readings
 class Monitor:
     """Watches this process while entered; `run` watches its event loop.
 
-    Cost: 0.5 us a collection, 0.6 % of a core for 20 beats a second; nearly
-    all of that is waking an idle process. A loop that has work pays less.
+    Cost: 0.5 us a collection, 0.7 % of a core for 20 beats a second; half of
+    that is waking an idle process (benchmarks/monitor.py).
 
     Args:
         registry: where the metrics go.
