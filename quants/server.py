@@ -34,6 +34,7 @@ Look = Callable[[], Mapping[str, Any] | None]
 KEEP_SECONDS = 0.2
 EVENT_SECONDS = 0.25
 SWEEP_SECONDS = 60.0  # longer than scrapers leave a connection unused
+DRAIN_SECONDS = 0.5  # for answers under way at the end
 
 PAGE = Path(__file__).with_name("page.html")
 LINKS = """<!doctype html>
@@ -123,7 +124,9 @@ class MetricsServer:
         app.router.add_get("/healthz", self._health)
         if self.look is not None:
             app.router.add_get("/events", self._events, allow_head=False)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=DRAIN_SECONDS
+        )
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self.host, self.port).start()

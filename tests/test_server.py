@@ -6,7 +6,7 @@ import logging
 import shutil
 import socket
 import subprocess
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from itertools import count
 
 import aiohttp
@@ -273,10 +273,9 @@ def is_cut(connection):
     """Whether the server has let go, once all it had sent is read."""
     connection.settimeout(5)
     try:
-        while connection.recv(1 << 20):
-            pass
-    except ConnectionResetError:
-        pass
+        with suppress(ConnectionResetError):
+            while connection.recv(1 << 20):
+                pass
     except TimeoutError:
         return False
     return True
@@ -393,19 +392,40 @@ async def test_a_viewer_who_reads_is_not_cut(client, registry):
 
 
 @pytest.mark.parametrize("request_", [EVENTS, HALF, METRICS * 99])
-async def test_the_end_waits_for_nobody_and_leaves_no_connection(registry, request_):
+async def test_the_end_waits_for_nobody_and_leaves_no_connection(
+    registry, request_, monkeypatch
+):
+    monkeypatch.setattr(server_module, "DRAIN_SECONDS", 3600)
     registry.gauge("quants_much", "Much.", lambda: {("x" * 99_999,): 1}, ("x",))
     look = {"much": "x" * 500_000}
     async with MetricsServer(registry, port=0, look=lambda: look) as server:
         stalled = await asyncio.to_thread(ask, server, request_)
-        stands_still = request_ is HALF
-        while not stands_still:
-            sizes = [t.get_write_buffer_size() for t in server._transports()]
-            stands_still = any(sizes)
+        for _ in range(1000):
+            held = [t.get_write_buffer_size() for t in server._transports()]
+            if any(held) or (held and request_ is HALF):
+                break
             await asyncio.sleep(0.01)
+        else:
+            pytest.fail("the connection does not stand still")
     assert await asyncio.to_thread(is_cut, stalled)
     stalled.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_last_event_that_is_not_read_is_not_kept(registry, monkeypatch):
+    monkeypatch.setattr(server_module, "DRAIN_SECONDS", 0.1)
+    now, size = {"much": ""}, 20_000_000
+    async with MetricsServer(registry, port=0, look=lambda: now) as server:
+        stalled = await asyncio.to_thread(ask, server, EVENTS)
+        while not server._transports():
+            await asyncio.sleep(0.01)
+        now["much"] = "x" * size
+    found = 0
+    with suppress(ConnectionResetError):
+        while part := await asyncio.to_thread(stalled.recv, 1 << 20):
+            found += len(part)
+    stalled.close()
+    assert found < size
 
 
 async def test_without_a_pump_there_are_links_and_no_events(client, registry):
