@@ -11,7 +11,9 @@ import faulthandler
 import logging
 import re
 import sys
+import time
 from collections import Counter, deque
+from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -70,26 +72,34 @@ class Stalls:
     see no stack. A timer that somebody else set by `dump_traceback_later` is
     lost, nobody can ask for it; `faulthandler.enable` is another matter.
 
-    Cost: 25 us a beat, to end one timer's thread and start the next.
+    Cost: 25 us, and waking a thread twice, to set the timer anew. So one timer
+    serves as many beats as it can: it goes off when one of them is late by a
+    third of the limit at least, by the limit at most.
 
     Args:
         limit_seconds: a heartbeat later than this is a stall; asyncio's debug
             mode calls the same time slow.
         keep: how many of the last stalls.
+        clock: the one that faulthandler goes by.
     """
 
     _timer = Lock()  # the process's, like the timer itself
 
     def __init__(
-        self, registry: Registry, limit_seconds: float = 0.1, keep: int = 10
+        self,
+        registry: Registry,
+        limit_seconds: float = 0.1,
+        keep: int = 10,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.limit_seconds = limit_seconds
+        self.limit_seconds, self._clock = limit_seconds, clock
         self.count = 0
         self.last: deque[Stall] = deque(maxlen=keep)
         self._file: FileIO | None = None  # where the timer writes, if it is ours
+        self._goes_off = 0.0  # when it does
         registry.counter(
             "quants_event_loop_stalls_total",
-            f"Heartbeats of the event loop that came {limit_seconds:g} s late.",
+            f"Heartbeats of the event loop at least {limit_seconds:g} s late.",
             lambda: self.count,
         )
 
@@ -120,16 +130,19 @@ class Stalls:
 
     def expect(self, seconds: float) -> None:
         """The next beat is due after so long: look if it is late by the limit."""
-        if self._file:
-            late = max(0.0, seconds) + self.limit_seconds
-            faulthandler.dump_traceback_later(late, file=self._file)
+        now = self._clock()
+        due = now + max(0.0, seconds)
+        if self._file is None or self._goes_off >= due + self.limit_seconds / 3:
+            return
+        self._dumped()  # and forget it: that beat was no stall
+        self._goes_off = due + self.limit_seconds
+        faulthandler.dump_traceback_later(self._goes_off - now, file=self._file)
 
     def beat(self, late_seconds: float, at_seconds: float = 0.0) -> None:
         """The beat came, so late; to be called on the loop's own thread."""
-        dump = self._dumped()
         if late_seconds < self.limit_seconds:
             return
-        stack = trimmed(stack_in(dump, get_ident()))
+        stack = trimmed(stack_in(self._dumped(), get_ident()))
         self.last.append(Stall(at_seconds, late_seconds, stack))
         self.count += 1
         log.debug("the loop stalled: %s", self.last[-1])
@@ -139,6 +152,7 @@ class Stalls:
         if self._file is None:
             return ""
         faulthandler.cancel_dump_traceback_later()
+        self._goes_off = 0.0
         if not self._file.tell():
             return ""
         self._file.seek(0)

@@ -152,7 +152,30 @@ def test_what_was_seen_of_one_beat_is_not_said_of_the_next():
         stalls.beat(LIMIT / 2)  # says another clock
         stalls.expect(10.0)
         stalls.beat(LIMIT)
-    assert [stall.stack for stall in stalls.last] == [()]
+        assert [stall.stack for stall in stalls.last] == [()]
+        assert stalled(stalls, lambda: spin(STALL))[0] == "spin"
+
+
+@pytest.mark.parametrize("beat", [0.01, 0.05, 0.2, 1.0])
+def test_the_timer_is_set_for_every_beat_and_seldom(
+    beat: float, monkeypatch: pytest.MonkeyPatch
+):
+    now, limit, goes_off = 1000.0, 0.1, []
+
+    def note(seconds: float, **_: object) -> None:
+        goes_off.append(now + seconds)
+
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", note)
+    with Stalls(Registry(), limit, clock=lambda: now) as stalls:
+        for i in range(100):
+            late = 0.4 * beat * (i % 3)
+            now = 1000 + i * beat + late
+            stalls.beat(late)
+            stalls.expect(beat - late)
+            due = 1000 + (i + 1) * beat
+            assert due + limit / 3 <= goes_off[-1] <= max(due, now) + limit + 1e-9
+    beats_each = max(1, 1 + int(limit * 2 / 3 / beat))
+    assert len(goes_off) <= 100 / beats_each + 1
 
 
 def test_the_last_stalls_are_kept_and_all_are_counted():
