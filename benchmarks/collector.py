@@ -130,13 +130,13 @@ def measure(size: Size) -> list[Finding]:
     in_turn({n: partial(side, n, policy) for n, policy in sides.items()}, size.rounds)
     facts = [line(name, runs[name]) for name in policies]
 
-    def finding(claim: Claim, read: Callable[[Pauses], float]) -> Finding:
+    def finding(claim: Claim, read: Callable[[Pauses], float], *facts: str) -> Finding:
         values = {name: [read(each) for each in found] for name, found in runs.items()}
         left, right, again = values[claim.left], values["default"], values["again"]
-        return find(claim, left, right, again, facts)
+        return find(claim, left, right, again, [*facts])
 
     return [
-        finding(FROZEN, lambda pauses: pauses.longest * 1e3),
+        finding(FROZEN, lambda pauses: pauses.longest * 1e3, *facts),
         finding(TUNED, lambda pauses: pauses.p99 * 1e3),
         finding(PRICE, lambda pauses: pauses.waiting),
     ]
