@@ -19,7 +19,7 @@ from quants.settings import Settings
 from quants.ticklog import TickLog
 from quants.vwap import Vwap, vwap_text
 
-SYMBOLS = 50  # rows of the VWAP table; a text costs 4 us
+SYMBOLS = 20  # rows of the VWAP table; each costs 4 us
 
 Shown = dict[str, Any]
 
