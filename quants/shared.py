@@ -13,9 +13,8 @@ from contextlib import asynccontextmanager
 
 from quants.dealer import TRIES, Dealer, Job, failed
 from quants.errors import EnvironmentFault
-from quants.lane import SLOTS, Lane
+from quants.lane import SLOTS, Answers, Lane
 from quants.pools import TickPool
-from quants.sums import Done
 from quants.tick import Rows
 from quants.vwap import Settled
 from quants.worker import Work
@@ -73,11 +72,12 @@ class Shared(Dealer):
     def _listen(self, lane: Lane) -> None:
         lane.listen(self._loop, self._answered, self._ended)
 
-    def _answered(self, lane: Lane, done: Done | Exception) -> None:
-        if isinstance(done, Exception):
-            self._beside(failed(done))
-        else:
-            self._answer(lane.take_back(), done)
+    def _answered(self, lane: Lane, answers: Answers) -> None:
+        for done in answers:
+            if isinstance(done, Exception):
+                self._beside(failed(done))
+            else:
+                self._answer(lane.take_back(), done)
 
     def _ended(self, lane: Lane) -> None:
         """A worker is dead: the batch in its hands has a strike, all go on."""
