@@ -11,7 +11,7 @@ from typing import Any
 from quants.histogram import Histogram, seconds_text, text_histogram
 from quants.host import available_cores
 from quants.pipeline import LATE_SECONDS, Pipeline
-from quants.stalls import Stall, Stalls
+from quants.stalls import Stall, Stalls, frame_text
 from quants.sums import Sums
 from quants.tick import Symbol
 from quants.vwap import vwap_text
@@ -137,7 +137,7 @@ def host_facts() -> Report:
 
 def stall_of(stall: Stall) -> Report:
     """A stall of the loop, with a line for each frame, innermost first."""
-    return stall._asdict() | {"stack": list(map(str, stall.stack))}
+    return stall._asdict() | {"stack": list(map(frame_text, stall.stack))}
 
 
 def quantiles(histogram: Histogram) -> dict[str, float | None]:
