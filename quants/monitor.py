@@ -35,7 +35,7 @@ RSS_NS, USS_NS = 1_000_000_000, 10_000_000_000  # between two readings
 class Monitor:
     """Watches this process while entered; `run` watches its event loop.
 
-    Cost: 0.5 us a collection, 0.55 % of a core for 20 beats a second; 0.32 of
+    Cost: 0.5 us a collection, 0.5 % of a core for 20 beats a second; 0.4 of
     that is waking an idle process (benchmarks/monitor.py).
 
     Args:

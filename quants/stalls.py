@@ -6,7 +6,7 @@ is late by the limit it asks for the GIL, and Python code gives it up within
 
 `faulthandler.dump_traceback_later` would look at once, without the GIL. That
 is its price: it reads frames while they change, and ended this process with
-SIGSEGV in five of seven runs of our tests (CPython 3.11).
+SIGSEGV in six of eight runs of our tests (CPython 3.11).
 
 A stack that ends in `select` blames nobody here: the machine had no time for
 us. One in which objects are made may have been the garbage collector's pause.

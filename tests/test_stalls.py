@@ -144,6 +144,20 @@ def test_a_beat_in_time_leaves_nothing_behind():
     assert (stalls.count, list(stalls.last)) == (0, [])
 
 
+def test_what_ran_while_there_was_time_is_not_blamed():
+    def innocent() -> None:
+        spin(2 * LIMIT)
+
+    due = time.perf_counter() + 0.5
+    with alone() as stalls:
+        stalls.expect(0.5)
+        innocent()
+        spin(due + STALL - time.perf_counter())
+        stalls.beat(STALL)
+    assert functions(stalls.last[0])[0] == "spin"
+    assert not any("innocent" in name for name in functions(stalls.last[0]))
+
+
 def test_two_in_one_process_see_the_same_stall_and_each_other_not():
     with alone() as one, alone() as other:
         other.expect(0.0)
