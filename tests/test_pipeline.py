@@ -195,7 +195,7 @@ async def test_the_report_is_json_and_keeps_every_promised_key(settings: Setting
         "path", "stream", "first_seq", "last_seq", "written_seq", "durable_seq",
         "ticks", "bytes",
     }  # fmt: skip
-    assert report["gc"].keys() == {"collections", "pauses", "p99_ms"}
+    assert report["gc"].keys() >= {"collections", "pauses", "p99_ms"}
 
 
 async def test_a_gap_makes_the_report_incomplete_and_names_the_loss(
