@@ -11,7 +11,7 @@ pump but as many scrapes, and their share would only say how busy it is.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from itertools import cycle
@@ -94,12 +94,13 @@ def scraping(port: int, scrapes: list[int]) -> Iterator[None]:
 
 def scrape(port: int, done: Event, answered: list[int]) -> None:
     """Ask as a scraper does, over one connection, until it is done."""
-    connection, accepts = HTTPConnection("127.0.0.1", port, timeout=5), cycle(ACCEPTS)
-    due = time.monotonic()
-    while not done.wait(max(0.0, due - time.monotonic())):
-        due += 1 / PER_SECOND
-        try:
-            connection.request("GET", "/metrics", headers={"Accept": next(accepts)})
-            answered.append(len(connection.getresponse().read()))
-        except (OSError, HTTPException):  # not there yet, or not any more
-            connection.close()
+    accepts, due = cycle(ACCEPTS), time.monotonic()
+    with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        while not done.wait(max(0.0, due - time.monotonic())):
+            due += 1 / PER_SECOND
+            try:
+                connection.request("GET", "/metrics", headers={"Accept": next(accepts)})
+                with connection.getresponse() as response:
+                    answered.append(len(response.read()))
+            except (OSError, HTTPException):  # not there yet, or not any more
+                connection.close()
