@@ -30,6 +30,7 @@ from quants.errors import QuantsError
 from quants.host import available_cores
 from quants.redis_server import connect, redis_server
 from quants.settings import Settings
+from quants.turns import gil_enabled
 
 PINS = {"jupyterlab": "4.6", "ipykernel": "7.4", "ipywidgets": "8.1"}
 LOG_BYTES = 32 * 50_000  # a second, at 50,000 ticks/s
@@ -49,7 +50,7 @@ class Finding(NamedTuple):
 
 def examine() -> Iterator[Finding]:
     """Look at everything, in the order in which it may be in the way."""
-    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    gil = gil_enabled()
     yield python_finding(gil, optimized(), not sys.dont_write_bytecode)
     yield cores_finding(available_cores(), os.cpu_count() or 1)
     memory = psutil.virtual_memory()

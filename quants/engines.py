@@ -12,7 +12,6 @@ the first deal: any worker gets any batch, and a slow one gets fewer.
 
 import asyncio
 import concurrent.futures
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
@@ -36,8 +35,6 @@ from quants.worker import (
     interrupts_held,
     sum_here,
 )
-
-log = logging.getLogger(__name__)
 
 EngineName = Literal["inline", "threads", "processes", "shared", "interpreters"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)

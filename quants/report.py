@@ -2,7 +2,6 @@
 
 import asyncio
 import platform
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from operator import attrgetter
@@ -14,6 +13,7 @@ from quants.pipeline import LATE_SECONDS, Pipeline
 from quants.stalls import Stall, Stalls, frame_text
 from quants.sums import Sums
 from quants.tick import Symbol
+from quants.turns import gil_enabled
 from quants.vwap import vwap_text
 
 Report = dict[str, Any]
@@ -127,7 +127,7 @@ def host_facts() -> Report:
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
-        "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "gil": gil_enabled(),
         "system": platform.system(),
         "machine": platform.machine(),
         "cores": available_cores(),

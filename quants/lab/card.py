@@ -2,7 +2,6 @@
 
 import asyncio
 import platform
-import sys
 import time
 from functools import cache
 
@@ -14,6 +13,7 @@ from quants.kernels import NumpyKernel
 from quants.lab.session import session
 from quants.limits import Limits, breaches
 from quants.market import Market
+from quants.turns import gil_enabled
 
 FULL_RATE = 50_000  # ticks/s: 20 µs each
 WAKE_UP_ROWS = 50  # what a feed sends in a millisecond at that rate
@@ -66,7 +66,7 @@ async def host_card() -> HostCard:
     """What this machine is, and what the bell asks of it."""
     lab, rate = await session(), within_reach(FULL_RATE)
     redis = await lab.redis()
-    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    gil = gil_enabled()
     loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
     scaled = "" if rate == FULL_RATE else f", scaled down from {FULL_RATE:,}"
     return HostCard(
