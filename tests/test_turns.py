@@ -228,4 +228,8 @@ def test_linux_tells_who_runs_whatever_a_thread_is_called():
     finally:
         waits.set()
         thread.join()
-    assert thread_states([us, them]) == ""
+    deadline = time.monotonic() + 30
+    # Python is done with a thread a moment before Linux is.
+    while thread_states([us, them]):
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.001)
