@@ -5,10 +5,13 @@ generation on, so a lease kept too long raises instead of reading the tick of
 somebody else. A weak reference is the leak net, not the way back: when its
 callback runs the lease is dead, so it is the pool that knows the payload.
 
-Do not expect speed: no pool with weak references beats plain allocation (a
-tuple takes 36 ns, an object with slots 139 ns, a lease some 1000 ns), and as
-none of them makes cycles, none makes the garbage collector run. A pool gives
-a bound, and a loud error for a tick that is used after its release.
+Do not expect speed. To make a tick, read it and let it go takes a tuple 68 ns,
+an object with slots 165, a free list 220, a lease 980 and a `weakref.finalize`
+1350 (benchmarks/pools.py, Python 3.11; `simple_pools` has the other two pools).
+The garbage collector counts what is alive: one tick at a time never makes it
+run, whatever it is; 1000 at once make it run four times as leases, once as
+plain objects, never as a free list. What this pool gives is a bound, and a loud
+error for a tick that is used after its release.
 """
 
 from collections.abc import Iterator

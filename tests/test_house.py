@@ -36,7 +36,7 @@ HOUSE = (
     {"feed"},
     {"messages"},
     {
-        *("vwap", "windows", "pools", "monitor", "stalls", "memory"),
+        *("vwap", "windows", "pools", "simple_pools", "monitor", "stalls", "memory"),
         *("engines", "shared", "lane", "dealer", "worker"),
         *("ticklog", "logfile", "recovery", "risk", "limits", "alerts"),
         *("export", "selection", "table", "table_csv", "table_parquet"),

@@ -1,4 +1,4 @@
-"""quants/pools.py: leases, and what becomes of those that are forgotten."""
+"""quants/pools.py, and the two simple pools: leases kept too long, or forgotten."""
 
 import gc
 
@@ -10,6 +10,7 @@ from quants.errors import StaleLease
 from quants.market import Market
 from quants.metrics import Registry
 from quants.pools import TickPool
+from quants.simple_pools import FreeListPool, WeakrefPool
 from quants.tick import rows_of
 
 TICK_1 = (1, 100, 10, 0)
@@ -155,3 +156,122 @@ def test_the_repr_of_a_pool_tells_its_state():
     pool = TickPool(3)
     with pool.lease(*TICK_1):
         assert repr(pool) == "<TickPool 1/3 in use, 1 hits, 0 misses, 0 leaked>"
+
+
+# The same steps with all three: what the simple pools cannot do ----------------
+
+
+@pytest.mark.parametrize("kind", [FreeListPool, WeakrefPool, TickPool])
+def test_every_pool_hands_the_same_payload_out_again(kind):
+    pool = kind(1)
+    for tick in (TICK_1, TICK_2, TICK_1):
+        with pool.lease(*tick) as held:
+            assert shown(held) == tick
+    assert (pool.hits, pool.misses) == (3, 0)
+
+
+@pytest.mark.parametrize("kind", [FreeListPool, WeakrefPool])
+def test_in_a_simple_pool_a_stale_tick_is_the_tick_of_somebody_else(kind):
+    pool = kind(1)
+    old = pool.lease(*TICK_1)
+    old.release()
+    new = pool.lease(*TICK_2)
+    assert shown(old) == shown(new) == TICK_2  # TickPool raises StaleLease
+
+
+@pytest.mark.parametrize("kind", [FreeListPool, WeakrefPool])
+def test_an_empty_simple_pool_allocates_and_keeps_no_more_than_its_size(kind):
+    pool = kind(2)
+    for _ in range(2):
+        for tick in [pool.lease(*TICK_1) for _ in range(5)]:
+            tick.release()
+    assert (pool.hits, pool.misses, pool.free) == (4, 6, 2)
+
+
+@pytest.mark.parametrize("kind", [FreeListPool, WeakrefPool])
+@pytest.mark.parametrize("size", [2, 50, 100])
+def test_a_simple_pool_shows_the_rows_and_has_all_payloads_back(kind, size):
+    rows = Market(seed=1).take(100)
+    pool = kind(size)
+    read = [shown(tick) for tick in pool.read(rows)]
+    gc.collect()
+    assert read == [tuple(row.tolist()[:4]) for row in rows]
+    assert (pool.hits + pool.misses, pool.free) == (100, size)
+
+
+def test_a_free_list_loses_a_forgotten_payload_and_counts_it_nowhere():
+    pool = FreeListPool(2)
+    pool.lease(*TICK_1)
+    gc.collect()
+    assert (pool.free, pool.hits, pool.misses) == (1, 1, 0)
+    with pool.lease(*TICK_1), pool.lease(*TICK_2):
+        assert (pool.hits, pool.misses) == (2, 1)  # as if too small
+
+
+def test_a_free_list_gives_what_was_released_twice_to_two():
+    pool = FreeListPool(2)
+    tick = pool.lease(*TICK_1)
+    pool.lease(*TICK_1)
+    tick.release()
+    tick.release()
+    one, other = pool.lease(*TICK_1), pool.lease(*TICK_2)
+    assert shown(one) == shown(other) == TICK_2
+
+
+def test_leaving_the_loop_early_gives_back_to_a_free_list_as_well():
+    pool = FreeListPool(2)
+    ticks = pool.read(rows_of([(*TICK_1, 0), (*TICK_2, 0)]))
+    assert shown(next(ticks)) == TICK_1
+    assert pool.free == 1
+    del ticks
+    gc.collect()
+    assert pool.free == 2
+
+
+def test_a_weakref_pool_needs_no_release():
+    pool = WeakrefPool(1)
+    handle = pool.lease(*TICK_1)
+    assert pool.free == 0
+    del handle
+    gc.collect()
+    assert pool.free == 1
+
+
+def test_a_handle_that_is_held_keeps_its_payload():
+    pool = WeakrefPool(1)
+    held = pool.lease(*TICK_1)
+    other = pool.lease(*TICK_2)
+    gc.collect()
+    assert (shown(held), shown(other), pool.misses) == (TICK_1, TICK_2, 1)
+
+
+def test_a_handle_in_a_dead_cycle_comes_back_when_the_collector_runs():
+    pool = WeakrefPool(1)
+    gc.disable()
+    try:
+        cycle: list[object] = [pool.lease(*TICK_1)]
+        cycle.append(cycle)
+        del cycle
+        assert pool.free == 0
+        gc.collect()
+        assert pool.free == 1
+    finally:
+        gc.enable()
+
+
+def test_a_handle_that_dies_after_its_release_gives_nothing_back_again():
+    pool = WeakrefPool(2)
+    handle = pool.lease(*TICK_1)
+    handle.release()
+    handle.release()
+    new = [pool.lease(*TICK_1), pool.lease(*TICK_2)]
+    del handle
+    gc.collect()
+    assert ([shown(each) for each in new], pool.free) == ([TICK_1, TICK_2], 0)
+
+
+@pytest.mark.parametrize("kind", [FreeListPool, WeakrefPool])
+def test_the_repr_of_a_simple_pool_tells_its_state(kind):
+    pool = kind(3)
+    with pool.lease(*TICK_1):
+        assert repr(pool) == f"<{kind.__name__} 2/3 free, 1 hits, 0 misses>"
