@@ -18,6 +18,7 @@ NAMES = (
     "pacing",
     "monitor",
     "collector",
+    "pools",
     "saturation",
     "cores",
     "scrapes",
