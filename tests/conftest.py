@@ -1,0 +1,63 @@
+"""Tests that draw their faults from a seed: which seeds, and how to replay one.
+
+A test that asks for `fault_seed` runs once for each seed of a fixed set, which
+`@pytest.mark.schedules(few, many)` sizes: a few always, many under `make long`.
+When one fails, its report says how to run that very schedule again. What a
+test records with `record_property` is added up at the end.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Generator
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fault-seed",
+        type=int,
+        metavar="N",
+        help="run the fault schedule of this seed, and no other",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    line = "schedules(few, many): how many fault seeds a test runs, and when long"
+    config.addinivalue_line("markers", line)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "fault_seed" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--fault-seed")
+        marker = metafunc.definition.get_closest_marker("schedules")
+        few, many = marker.args if marker else (1, 10)
+        long = [pytest.param(n, marks=pytest.mark.long) for n in range(few, many)]
+        seeds = [*range(few), *long] if chosen is None else [chosen]
+        metafunc.parametrize("fault_seed", seeds)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    drawn = getattr(item, "callspec", None)
+    if report.failed and drawn and "fault_seed" in drawn.params:
+        test, seed = item.nodeid.partition("[")[0], drawn.params["fault_seed"]
+        again = f"python -m pytest {test} --fault-seed {seed}"
+        report.sections.append(("this schedule again", again))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    figures: dict[str, Counter[str]] = defaultdict(Counter)
+    for report in terminalreporter.getreports("passed"):
+        if report.when == "call" and report.user_properties:
+            name = report.location[2].partition("[")[0]
+            counts = {k: n for k, n in report.user_properties if isinstance(n, int)}
+            figures[name].update({"runs": 1, **counts})
+    if figures:
+        terminalreporter.section("figures")
+    for name, counts in figures.items():
+        said = ", ".join(f"{n:,} {what}" for what, n in counts.items())
+        terminalreporter.write_line(f"{name}: {said}")
