@@ -12,30 +12,24 @@ acknowledges many batches, and the event loop never waits for a disk.
 import asyncio
 import json
 import logging
-import os
 import time
 from collections.abc import AsyncIterable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Literal, Self
+from typing import Any, Literal, Self
 
 import aiofiles
 
+from quants.archive import LogArchive
+from quants.disk import Disk
 from quants.errors import EnvironmentFault, FrameError, SettingsError
-from quants.logfile import Segment, Write, append_whole, sync_folder
+from quants.logfile import Segment
 from quants.metrics import Registry
-from quants.recovery import open_log, set_torn_tail_aside
 from quants.tick import Batch, Symbol
 
 log = logging.getLogger(__name__)
 
 Fsync = Literal["interval", "batch", "none"]
 GROUP_BYTES = 1 << 16  # a group that need not wait for more
-
-Sync = Callable[[int], None]
-
-# fdatasync spares the inode's time stamps; macOS and Windows have only fsync.
-sync_to_disk: Sync = getattr(os, "fdatasync", os.fsync)
 
 
 class TickLog:
@@ -48,12 +42,14 @@ class TickLog:
             `batch` (with each group) or `none`.
         linger_seconds: how long a small group waits to become a larger one.
         buffer_bytes: what may wait to be written before `run` waits too.
-        write, sync, clock, time_ns: the system's, unless a test knows better.
+        clock, time_ns: the system's, unless a test knows better.
+        of_disk: what else its `Disk` takes.
 
     Attributes:
         recovered: what was kept of a torn log, a sentence or nothing.
         written_seq, durable_seq: the last number so far; 0 before the first.
         ticks, bytes, groups, syncs: what was written, in how many steps.
+        archive: reads what is written, for a feed's `History`.
     """
 
     def __init__(
@@ -68,10 +64,9 @@ class TickLog:
         fsync_seconds: float = 0.05,
         linger_seconds: float = 0.005,
         buffer_bytes: int = 8 << 20,
-        write: Write = os.write,
-        sync: Sync = sync_to_disk,
         clock: Callable[[], float] = time.monotonic,
         time_ns: Callable[[], int] = time.time_ns,
+        **of_disk: Any,
     ) -> None:
         self.path, self.recovered = Path(path), ""
         self.fsync, self.fsync_seconds = fsync, fsync_seconds
@@ -80,7 +75,8 @@ class TickLog:
         self.segment = Segment(stream, tuple(symbols), time_ns(), first_seq)
         self.written_seq = self.durable_seq = 0
         self.ticks = self.bytes = self.groups = self.syncs = 0
-        self._write, self._sync, self._clock = write, sync, clock
+        self.archive, self._clock = LogArchive(self.path), clock
+        self.disk = Disk(self.path, clock=clock, **of_disk)
         self._pending: list[Batch] = []
         self._pending_bytes = 0  # of these, and of the group in the thread
         self._unsynced = fsync != "none"  # something awaits an fsync
@@ -96,13 +92,7 @@ class TickLog:
         )
 
     async def __aenter__(self) -> Self:
-        self._thread = ThreadPoolExecutor(1, "ticklog")
-        loop = asyncio.get_running_loop()
-        try:
-            self._file = await loop.run_in_executor(self._thread, self._open)
-        except BaseException:
-            self._thread.shutdown()
-            raise
+        self.recovered = await self.disk.open(self.segment, self.fsync != "none")
         self._synced_at = self._clock()
         self._writer = asyncio.create_task(self._write_groups())
         return self
@@ -113,8 +103,7 @@ class TickLog:
         try:
             await self._writer
         finally:
-            self._thread.shutdown()
-            self._file.close()
+            self.disk.close()
 
     async def run(self, batches: AsyncIterable[Batch]) -> None:
         """Append every batch; return when all are written.
@@ -156,7 +145,6 @@ class TickLog:
 
     async def _write_groups(self) -> None:
         """Write group after group, until the log closes and none is left."""
-        loop = asyncio.get_running_loop()
         try:
             while self._pending or self._unsynced or not self._closing:
                 await self._woken(self._sync_in())
@@ -165,8 +153,11 @@ class TickLog:
                 group, self._pending = self._pending, []
                 due = self._sync_in() == 0
                 frames = [batch.frame for batch in group]
-                call = loop.run_in_executor(self._thread, self._commit, frames, due)
-                self._acknowledge(group, due, *await call)
+                whole, fault = await self.disk.commit(frames, due)
+                self._acknowledge(group, whole, due and not fault)
+                await self.disk.bear(fault, whole < len(group), self.written_seq)
+                if fault:
+                    self._wake.set()  # for those that are left
         finally:
             self._progress.set()
 
@@ -187,10 +178,9 @@ class TickLog:
             return 0
         return max(0, self._synced_at + self.fsync_seconds - self._clock())
 
-    def _acknowledge(
-        self, group: list[Batch], synced: bool, whole: int, fault: OSError | None
-    ) -> None:
+    def _acknowledge(self, group: list[Batch], whole: int, synced: bool) -> None:
         for batch in group[:whole]:
+            self.archive.note(batch, self.disk.start + self.bytes)
             self.written_seq = batch.next_seq - 1
             self.ticks += len(batch)
             self.bytes += len(batch.frame)
@@ -198,45 +188,12 @@ class TickLog:
         self._pending[:0] = group[whole:]
         self.groups += bool(group)
         log.debug("%s: %d batches written, fsync %s", self.path, whole, synced)
-        if fault:
-            raise self._refused(fault) from fault
         if synced:
             self.durable_seq, self._synced_at = self.written_seq, self._clock()
             self._unsynced = bool(self._pending)
             self.syncs += 1
         self._progress.set()
         self._progress = asyncio.Event()
-
-    # These two run in the log's thread.
-
-    def _open(self) -> BinaryIO:
-        file = open_log(self.path, "a+b")
-        try:
-            self.recovered = set_torn_tail_aside(self.path, file)
-            _, fault = append_whole(file, [self.segment.encode()], self._write)
-            if fault:
-                raise self._refused(fault) from fault
-            if self.fsync != "none":
-                sync_folder(self.path)
-        except BaseException:
-            file.close()
-            raise
-        return file
-
-    def _commit(self, frames: list[bytes], sync: bool) -> tuple[int, OSError | None]:
-        whole, fault = append_whole(self._file, frames, self._write)
-        try:
-            if sync and not fault:
-                self._sync(self._file.fileno())
-        except OSError as error:
-            fault = error
-        return whole, fault
-
-    def _refused(self, fault: OSError) -> EnvironmentFault:
-        return EnvironmentFault(
-            f"log {self.path}: {fault.strerror}; it is kept up to tick "
-            f"{self.written_seq}, free the disk or name another file"
-        )
 
     def _register(self, registry: Registry) -> None:
         gauge, counter = registry.gauge, registry.counter
@@ -246,6 +203,9 @@ class TickLog:
         counter("quants_log_ticks_total", "Ticks written.", lambda: self.ticks)
         counter("quants_log_bytes_total", "Bytes written.", lambda: self.bytes)
         counter("quants_log_syncs_total", "fsync calls.", lambda: self.syncs)
+        retries, full = lambda: self.disk.retries, lambda: bool(self.disk.full_since)
+        counter("quants_log_retries_total", "Tries on a full disk.", retries)
+        gauge("quants_log_full", "1 while the disk is full.", full)
 
 
 class PerTickLog:

@@ -287,7 +287,8 @@ async def test_a_full_disk_keeps_whole_frames_and_acknowledges_just_those(
     async with log_at(tmp_path / "log", fsync="none"):
         pass
     header = (tmp_path / "log").stat().st_size
-    log = log_at(tmp_path / "log", write=fails_after(header + room, number))
+    disk = fails_after(header + room, number)
+    log = log_at(tmp_path / "log", write=disk, patience_seconds=0)
     with pytest.raises(EnvironmentFault) as caught:
         await append_all(log, batches(10))  # frames of 352 bytes
     whole = room // 352
@@ -302,7 +303,7 @@ async def test_a_full_disk_keeps_whole_frames_and_acknowledges_just_those(
 
 async def test_run_ends_with_the_fault_of_the_disk(tmp_path):
     disk = fails_after(400, errno.ENOSPC)
-    log = log_at(tmp_path / "log", write=disk)
+    log = log_at(tmp_path / "log", write=disk, patience_seconds=0)
     with pytest.raises(EnvironmentFault, match="No space left"):
         async with log:
             await log.run(feed(batches(1000)))
