@@ -22,6 +22,7 @@ SUBPROTOCOLS: dict[Wire, str] = {
     "binary": "quants.v1.binary",
     "json": "quants.v1.json",
 }
+BEAT = b"quants"  # in a pong that nobody asked for: a subscriber's heartbeat
 
 
 class Receiver:
@@ -30,6 +31,7 @@ class Receiver:
     Attributes:
         expected: the sequence number that comes next (None before a welcome).
         received, duplicates, gaps, gap_ticks: counters, in ticks but `gaps`.
+        refused: messages that broke the protocol.
         ended: the feed said that it is over.
     """
 
@@ -41,6 +43,7 @@ class Receiver:
         self.expected: int | None = None
         self.ended = False
         self.received = self.duplicates = self.gaps = self.gap_ticks = 0
+        self.refused = 0
         self._resuming = False  # asked to go on; live frames may come first
 
     @property

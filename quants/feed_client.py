@@ -3,7 +3,9 @@
 The socket may break; the subscription goes on from the next number it needs.
 The first try after a cut is made at once, later ones after a pause that grows,
 is capped and is drawn at random ("full jitter"), so that a thousand clients of
-one server do not all come back in the same instant.
+one server do not all come back in the same instant. A message that breaks the
+protocol is counted and closes the connection; it is asked for again, and if
+that does not help the fault is raised.
 
 picows parses WebSocket frames in C and calls back once for each: 0.6 µs a
 message, where an awaited `receive()` costs 1.4 (benchmarks/receive.py). What
@@ -14,13 +16,13 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Self
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from quants.errors import EnvironmentFault, FrameError
-from quants.feed import SUBPROTOCOLS, Receiver, Wire
+from quants.feed import BEAT, SUBPROTOCOLS, Receiver, Wire
 from quants.frame import MAX_FRAME
 from quants.tick import Batch, Symbol
 
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 INBOX_BYTES = 4 << 20  # arrived and not taken: then the socket is not read
 SILENT_HEARTBEATS = 2  # then the peer is taken for gone
+REFUSALS = 3  # in a row, without a batch between them: then it will not heal
 WELCOME_SECONDS = 5.0
 DATA = WSMsgType.BINARY, WSMsgType.TEXT
 
@@ -36,7 +39,7 @@ def pause_seconds(failures: int, chance: float) -> float:
     """How long to wait before a further try: none, then up to 5 s.
 
     Args:
-        failures: tries since the last message arrived.
+        failures: tries since the last one that helped.
         chance: uniform in [0, 1).
     """
     return 0.0 if failures == 0 else min(5.0, 0.1 * 2.0**failures) * chance
@@ -73,6 +76,7 @@ class Subscription:
         self.reconnects = 0
         self._sleep, self._chance = sleep, chance
         self._inbox: Inbox | None = None  # of the connection, while there is one
+        self._beating: asyncio.Task[None] | None = None  # as long
         self._stopped = asyncio.Event()  # set once, by stop()
 
     def __repr__(self) -> str:
@@ -108,19 +112,28 @@ class Subscription:
             self._inbox.transport.disconnect(graceful=False)
 
     async def __aiter__(self) -> AsyncIterator[Batch]:
-        failures = 0
+        failures = refusals = 0
         while not (self.receiver.ended or self._over()):
             try:
                 messages = await self._messages()
+                failures = 0
+                for batch in self.receiver.receive(messages):
+                    refusals = 0
+                    yield batch
+            except FrameError as refused:
+                self.receiver.refused += 1
+                refusals += 1
+                if refusals == REFUSALS:
+                    raise
+                await self._try_again(refusals - 1, refused)
             except (WSError, OSError, TimeoutError) as error:
-                log.debug("feed %s, failure %d: %r", self.url, failures, error)
-                self._disconnect()
-                await self._pause(pause_seconds(failures, self._chance()))
+                await self._try_again(failures, error)
                 failures += 1
-                continue
-            failures = 0
-            for batch in self.receiver.receive(messages):
-                yield batch
+
+    async def _try_again(self, failures: int, error: Exception) -> None:
+        log.debug("feed %s, failure %d: %r", self.url, failures, error)
+        self._disconnect()
+        await self._pause(pause_seconds(failures, self._chance()))
 
     def _over(self) -> bool:
         return self._stopped.is_set() and self._inbox is None
@@ -144,12 +157,16 @@ class Subscription:
             await self._connect()
             self.reconnects += 1
         assert self._inbox is not None
-        silence = SILENT_HEARTBEATS * self.receiver.heartbeat_seconds
-        async with asyncio.timeout(silence):
-            messages = await self._inbox.take()
-        if not messages:
-            raise ConnectionResetError("the feed closed the connection")
-        return messages
+        # Two waits, not one of twice the time: a loop that stood still for long
+        # has not listened, and finds in the second what came meanwhile.
+        for _ in range(SILENT_HEARTBEATS):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.receiver.heartbeat_seconds):
+                    messages = await self._inbox.take()
+                if not messages:
+                    raise ConnectionResetError("the feed closed the connection")
+                return messages
+        raise TimeoutError("the feed fell silent")
 
     async def _connect(self) -> None:
         headers = {"Sec-WebSocket-Protocol": SUBPROTOCOLS[self.receiver.wire]}
@@ -172,11 +189,20 @@ class Subscription:
             failed.pop_all()
         log.debug("connected: %s", self)
         inbox.messages[:0] = arrived[1:]  # they came in one burst with the welcome
+        self._beating = asyncio.create_task(self._beat(inbox))
+
+    async def _beat(self, inbox: "Inbox") -> None:
+        """Tell the feed again and again that we are here, even if we do not read."""
+        while not inbox.closed:
+            inbox.transport.send_pong(BEAT)
+            await asyncio.sleep(self.receiver.heartbeat_seconds)
 
     def _disconnect(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
         if self._inbox is not None:
             self._inbox.transport.disconnect(graceful=False)
-            self._inbox = None
+        self._beating = self._inbox = None
 
 
 subscribe = Subscription  # reads as what it does: async with subscribe(url)

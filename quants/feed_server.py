@@ -14,8 +14,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Literal, Self
 
 import msgspec
@@ -27,10 +27,11 @@ from quants.channel import Policy as ChannelPolicy
 from quants.errors import EnvironmentFault
 from quants.feed import SUBPROTOCOLS, Wire
 from quants.frame import MAX_ROWS, Kind, ticks_frame
+from quants.history import History
 from quants.messages import Welcome
 from quants.pace import MAX_WAKE_UP_ROWS, Pace, Source, SteadyPace
 from quants.subscriber import Subscriber
-from quants.tick import Batch, Rows, gap
+from quants.tick import Batch, Rows
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ CHANNEL_BYTES = 8 << 20  # how far a subscriber may be behind
 WAKE_UP_SECONDS = 0.001  # asyncio rounds shorter sleeps up to about this
 NOTICE_SECONDS = 0.1  # how late a stop or a new rate may be noticed
 DRAIN_SECONDS = 5.0  # what subscribers have to take the rest and the end
-RING_FRAMES = 1 << 15  # 400 B each beside the rows: a slow feed's are 1 row long
 
 
 class FeedServer:
@@ -51,7 +51,12 @@ class FeedServer:
         pace: when ticks leave, if it is not by a steady rate.
         policy: what happens to a subscriber that cannot keep up.
         token: what a subscriber must show where the host is not loopback.
-        ring_ticks: how far back a subscriber may resume, in at most 32,768 frames.
+        ring_ticks: how far back a subscriber may resume, in at most 32,768
+            frames; further if the `history` has an archive.
+
+    Attributes:
+        let_go: subscribers it gave up, by reason: slow, silent, refused.
+        log: a channel for the feed's own tick log, if it keeps one.
     """
 
     def __init__(
@@ -72,17 +77,16 @@ class FeedServer:
         self.source, self.policy = source, policy
         self.host, self.port = host, port
         self.token = token_for(host, token)
-        self.heartbeat_seconds, self.ring_ticks = heartbeat_seconds, ring_ticks
+        self.heartbeat_seconds, self.history = heartbeat_seconds, History(ring_ticks)
         self.stream = uuid.uuid4().hex[:12]
-        self.next_seq = 1
-        self.disconnected = 0  # subscribers let go because they were too slow
+        self.let_go: Counter[str] = Counter()
+        self.log: Channel | None = None
         self.subscribed = asyncio.Event()  # set by the first subscriber
         self._changed = asyncio.Event()  # set when one comes or goes
         self._clock, self._sleep = clock, sleep
         self.pace = pace or SteadyPace(tick_rate, clock())
         self.stopping = False  # set once, by stop()
         self._ended = False  # set once, when subscribers were told
-        self._ring: deque[Batch] = deque(maxlen=RING_FRAMES)
         self._subscribers: list[Subscriber] = []
 
     def __repr__(self) -> str:
@@ -105,7 +109,7 @@ class FeedServer:
     @property
     def sent(self) -> int:
         """Ticks published so far."""
-        return self.next_seq - 1
+        return self.history.next_seq - 1
 
     @property
     def url(self) -> str:
@@ -180,40 +184,37 @@ class FeedServer:
         return True
 
     async def _broadcast(self, rows: Rows, sent_ns: int) -> None:
-        frame = ticks_frame(rows, self.next_seq, sent_ns)
-        batch = Batch(rows, self.next_seq, len(rows), sent_ns, frame)
-        self.next_seq = batch.next_seq
-        self._remember(batch)
+        seq = self.history.next_seq
+        batch = Batch(rows, seq, len(rows), sent_ns, ticks_frame(rows, seq, sent_ns))
+        self.history.append(batch)
         as_sent: dict[Wire, Batch] = {"binary": batch}  # encoded once per wire
-        for subscriber in list(self._subscribers):
+        for subscriber in [each for each in self._subscribers if each.live]:
             if subscriber.wire not in as_sent:
                 as_sent[subscriber.wire] = subscriber.encoded(Kind.TICKS, batch)
             if self.policy == "disconnect" and subscriber.channel.full:
-                self._let_go(subscriber)
+                log.debug("%r cannot keep up: let go", subscriber)
+                self._subscribers.remove(subscriber)
+                subscriber.abort("slow")
             else:
                 await subscriber.channel.send(as_sent[subscriber.wire])
-
-    def _remember(self, batch: Batch) -> None:
-        self._ring.append(batch)  # and beyond RING_FRAMES the oldest goes
-        while self._ring[0].next_seq <= self.next_seq - self.ring_ticks:
-            self._ring.popleft()
-
-    def _let_go(self, subscriber: Subscriber) -> None:
-        log.debug("%r cannot keep up: let go", subscriber)
-        self.disconnected += 1
-        self._subscribers.remove(subscriber)
-        subscriber.abort()
+        if self.log is not None:
+            await self.log.send(batch)
 
     def _end(self) -> None:
         self._ended = True
         for subscriber in self._subscribers:
             subscriber.end()
+        if self.log is not None:
+            self.log.close()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if not allowed(request.headers, request.query, self.token):
             raise web.HTTPForbidden(text="this feed asks for its token\n")
         ws = web.WebSocketResponse(
-            protocols=tuple(SUBPROTOCOLS.values()), compress=False, max_msg_size=4096
+            protocols=tuple(SUBPROTOCOLS.values()),
+            compress=False,
+            max_msg_size=4096,
+            autoping=False,  # a subscriber's pongs are its signs of life
         )
         if not ws.can_prepare(request):
             return web.Response(text=f"subscribe with a WebSocket: {self.url}\n")
@@ -228,6 +229,7 @@ class FeedServer:
             await subscriber.run(welcome)
         finally:
             log.debug("subscriber gone: %s", subscriber)
+            self.let_go.update(filter(None, [subscriber.fault]))
             if subscriber in self._subscribers:
                 self._subscribers.remove(subscriber)
             self._changed.set()
@@ -235,7 +237,8 @@ class FeedServer:
 
     def _welcome(self) -> str:
         symbols = list(self.source.symbols)
-        welcome = Welcome(self.stream, self.next_seq, symbols, self.heartbeat_seconds)
+        next_seq = self.history.next_seq
+        welcome = Welcome(self.stream, next_seq, symbols, self.heartbeat_seconds)
         return msgspec.json.encode(welcome).decode()
 
     def _subscriber(
@@ -250,7 +253,6 @@ class FeedServer:
             ws,
             request.transport,
             Channel(name, 1 << 16, when_full, CHANNEL_BYTES),
-            self.next_seq,
             self.source.symbols,
             self.history,
             self.heartbeat_seconds,
@@ -258,13 +260,3 @@ class FeedServer:
         if self._ended:
             subscriber.end()
         return subscriber
-
-    def history(self, first: int, last: int) -> Iterator[tuple[Kind, Batch]]:
-        """What the ring still has of [first, last), and a gap for the rest."""
-        ring = list(self._ring)  # it moves on while this is sent
-        oldest = ring[0].first_seq if ring else last
-        if missing := max(0, min(oldest, last) - first):
-            yield Kind.GAP, gap(first, missing)
-        for batch in ring:
-            if first < batch.next_seq <= last:
-                yield Kind.TICKS, batch
