@@ -90,6 +90,11 @@ class Channel(AsyncIterator[Batch]):
         )  # fmt: skip
 
     @property
+    def in_hand_seconds(self) -> float:
+        """How long the consumer has had its batch; 0 if it has none."""
+        return (self._clock_ns() - self._taken_ns) / 1e9 if self._taken_ns else 0.0
+
+    @property
     def full(self) -> bool:
         """Whether the next batch meets the policy."""
         held = len(self._batches)
@@ -127,6 +132,13 @@ class Channel(AsyncIterator[Batch]):
         batch = self._batches.popleft()
         self._bytes -= len(batch.frame)
         return batch
+
+    def abandon(self) -> int:
+        """Count what a consumer that failed has in hand as dropped; how much."""
+        lost, self._in_hand = self._in_hand, 0
+        self._dropped += lost
+        self._come_back()
+        return lost
 
     def close(self) -> None:
         """Say that no batch will follow: the consumer's loop ends when empty."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import traceback
 from collections.abc import Callable
 from dataclasses import Field, fields
 from functools import partial
@@ -14,7 +15,7 @@ from quants.bench import bench
 from quants.commands import export_log, verify
 from quants.debug import debug_records
 from quants.doctor import doctor
-from quants.errors import SettingsError
+from quants.errors import SettingsError, our_own
 from quants.host import stop_signals, whole_file
 from quants.pipeline import Pipeline
 from quants.report import report_of, summary_of
@@ -93,11 +94,25 @@ async def run_pump(settings: Settings) -> int:
         profile = profiled(settings.profile, partial(click.echo, err=True))
         with profile, stop_signals(pipeline.stop, task.cancel):
             async with live_view(pipeline):
-                await pipeline.run()
+                await run_reported(pipeline)
         report = report_of(pipeline)
         click.echo(summary_of(report, pipeline))
         write(json.dumps(report, indent=2, default=str))
     return 1 if report["problems"] else 0
+
+
+async def run_reported(pipeline: Pipeline) -> None:
+    """Run; what ends it once it is open goes into the report."""
+    try:
+        await pipeline.run()
+    except Exception as error:
+        fault = our_own(error)
+        if fault is None or not pipeline.ready.is_set():
+            raise
+        if pipeline.settings.debug:
+            traceback.print_exception(error)
+        click.echo(f"quants: {fault}", err=True)
+        pipeline.faults.append(str(fault))
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

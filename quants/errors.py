@@ -7,6 +7,7 @@ QuantsError
 ├── EnvironmentFault   a port, disk, Redis or feed said no     (exit code 1)
 ├── FrameError         bytes that are not what the wire promised
 ├── CorruptLog         a tick log whose bytes cannot be trusted
+├── StageFailed        a consumer raised or hung too often
 ├── EmptyBatch         VWAP of nothing is undefined
 └── StaleLease         a pooled object used after its release
 
@@ -85,9 +86,34 @@ class CorruptLog(QuantsError):
     """A tick log with bytes that fail their checksum, and where."""
 
 
+class StageFailed(QuantsError):
+    """A consumer that no restart helped, or whose fault none could help.
+
+    Args:
+        name: vwap, log or risk.
+        restarts: how often it was tried.
+        fault: the last one.
+    """
+
+    def __init__(self, name: str, restarts: int, fault: BaseException) -> None:
+        super().__init__(
+            f"{name} failed after {restarts} restarts: {fault!r}; what the others "
+            "have done is in the report, --debug shows where it failed"
+        )
+        self.name, self.restarts, self.fault = name, restarts, fault
+
+
 class EmptyBatch(QuantsError):
     """VWAP needs volume: no tick, or none with a size, has no price."""
 
 
 class StaleLease(QuantsError):
     """A lease was used after its release: the tick is somebody else's now."""
+
+
+def our_own(fault: BaseException) -> QuantsError | None:
+    """The error of ours that a fault is, or that its group contains."""
+    if isinstance(fault, BaseExceptionGroup):
+        found = filter(None, map(our_own, fault.exceptions))
+        return next(found, None)
+    return fault if isinstance(fault, QuantsError) else None

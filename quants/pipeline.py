@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from operator import attrgetter
-from typing import Protocol
 
 from quants.access import token_for
 from quants.channel import Channel, Statistics, fan_out
@@ -31,11 +30,12 @@ from quants.metrics import Registry
 from quants.monitor import Monitor, freeze_after
 from quants.page import Shown, shown
 from quants.pools import TickPool
-from quants.readings import Snapshot, register_consumers, register_pump
+from quants.readings import Snapshot, register_consumers, register_feed, register_pump
 from quants.redis_server import RedisServer, connect, redis_server
 from quants.risk import Risk
 from quants.server import MetricsServer
 from quants.settings import Settings
+from quants.supervisor import Stage, Supervisor
 from quants.tick import Batch
 from quants.ticklog import TickLog
 from quants.vwap import Engine, Vwap
@@ -53,6 +53,7 @@ class Pipeline:
 
     Attributes:
         notes: sentences a person should read: what was found, kept, missing.
+        faults: what ended the run before its time, in sentences.
         first_tick, last_tick: clock readings; None before.
         redis: the Redis of this run, once it is open.
     """
@@ -64,7 +65,9 @@ class Pipeline:
         self.registry = Registry()
         self.channels = {name: Channel(name) for name in CONSUMERS}
         self.monitor = Monitor(self.registry, gc_threshold=settings.gc_threshold)
+        self.supervisor = Supervisor(self.registry)
         self.notes: list[str] = []
+        self.faults: list[str] = []
         self.first_tick: float | None = None
         self.last_tick: float | None = None
         self.own_feed: FeedServer | None = None
@@ -93,7 +96,8 @@ class Pipeline:
                     watching = tasks.create_task(self._watch())
                     async with asyncio.TaskGroup() as stages:
                         for name, stage in self.stages.items():
-                            stages.create_task(stage.run(self.channels[name]))
+                            supervised = self.supervisor.run(stage, self.channels[name])
+                            stages.create_task(supervised)
                         stages.create_task(self._feed())
                         self.ready.set()
                         channels = list(self.channels.values())
@@ -203,6 +207,8 @@ class Pipeline:
         )
         self.log = await stack.enter_async_context(log)
         self.notes += filter(None, [self.log.recovered])
+        if self.own_feed is not None:
+            self.own_feed.history.archive = self.log.archive
         self.stages: dict[str, Stage] = {
             "vwap": self.vwap, "log": self.log, "risk": self.risk
         }  # fmt: skip
@@ -260,11 +266,5 @@ class Pipeline:
 
         receiver = self.subscription.receiver
         register_pump(self.registry, processed, receiver, self.vwap, self.monitor)
+        register_feed(self.registry, self.subscription, self.own_feed)
         register_consumers(self.registry, self.statistics, self.channels)
-
-
-class Stage(Protocol):
-    """A consumer: runs until its batches end."""
-
-    async def run(self, batches: Channel) -> None:
-        """Consume what the channel brings."""

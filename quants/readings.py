@@ -6,6 +6,8 @@ from operator import attrgetter
 
 from quants.channel import Channel, Statistics
 from quants.feed import Receiver
+from quants.feed_client import Subscription
+from quants.feed_server import FeedServer
 from quants.metrics import Registry
 from quants.monitor import Monitor
 from quants.vwap import Vwap
@@ -77,3 +79,33 @@ def register_pump(
     field("memory_rss_mb", lambda: monitor.rss_bytes / 1e6)
     field("gc_collections", lambda: monitor.collections)
     field("gc_pause_p99_ms", lambda: monitor.pause.quantile(0.99) * 1e3)
+
+
+def register_feed(
+    registry: Registry, subscription: Subscription, own: FeedServer | None
+) -> None:
+    """What the two ends of the feed have met with."""
+    receiver = subscription.receiver
+    counter = registry.counter
+    counter(
+        "quants_feed_duplicate_ticks_total",
+        "Ticks that came again and were discarded.",
+        lambda: receiver.duplicates,
+    )
+    counter(
+        "quants_feed_refused_total",
+        "Messages that broke the protocol.",
+        lambda: receiver.refused,
+    )
+    counter(
+        "quants_feed_reconnects_total",
+        "Connections after the first one.",
+        lambda: subscription.reconnects,
+    )
+    if own is not None:
+        counter(
+            "quants_feed_let_go_total",
+            "Subscribers given up: slow, silent, or what they said was refused.",
+            lambda: {(fault,): count for fault, count in own.let_go.items()},
+            ("fault",),
+        )

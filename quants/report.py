@@ -55,7 +55,7 @@ def report_of(pipeline: Pipeline) -> Report:
         },
         "pool": pool and {n: getattr(pool, n) for n in ("size", *POOL_COUNTERS)},
         "alerts": {n: asdict(c) for n, c in pipeline.risk.summary().items()},
-        "notes": pipeline.notes,
+        "notes": pipeline.notes + pipeline.supervisor.notes,
         "problems": problems(pipeline),
     }
 
@@ -73,6 +73,9 @@ def counts_of(pipeline: Pipeline) -> Report:
         "gaps": receiver.gaps,
         "gap_ticks": now.gap_ticks,
         "duplicates": now.duplicates,
+        "refused": receiver.refused,
+        "reconnects": pipeline.subscription.reconnects,
+        "restarts": dict(pipeline.supervisor.restarts),
         "consumers": {
             name: {field: getattr(statistics, field) for field in fields}
             for name, statistics in now.consumers.items()
@@ -153,7 +156,7 @@ def finite(number: float) -> float | None:
 
 def problems(pipeline: Pipeline) -> list[str]:
     """Sentences that make the exit code 1; empty for a good run."""
-    found, now = [], pipeline.snapshot()
+    found, now = list(pipeline.faults), pipeline.snapshot()
     if now.gap_ticks:
         found.append(f"{now.gap_ticks} ticks are missing: the feed skipped them")
     for name, statistics in now.consumers.items():

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from quants.errors import QuantsError
+from quants.errors import QuantsError, our_own
 
 
 @contextmanager
@@ -23,7 +23,8 @@ def one_sentence(
     try:
         yield
     except* QuantsError as group:
-        error = first_of(group)
+        error = our_own(group)
+        assert error is not None  # the group has nothing else
         if debug:
             traceback.print_exception(group)
         click.echo(f"quants: {error}", err=True)
@@ -31,12 +32,3 @@ def one_sentence(
     except* (KeyboardInterrupt, asyncio.CancelledError):
         click.echo(f"quants: {stopped}", err=True)
         raise SystemExit(1) from None
-
-
-def first_of(group: BaseExceptionGroup[QuantsError]) -> QuantsError:
-    """The first error in a group of groups."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, QuantsError)
-    return error

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from quants.channel import Statistics
+from quants.errors import StageFailed
 from quants.histogram import Histogram
 from quants.kernels import Kernel, NumpyKernel
 from quants.metrics import Registry
@@ -60,8 +61,15 @@ class Inline:
         self.kernel = kernel
 
     async def submit(self, rows: Rows, settled: Settled) -> None:
-        """Sum a batch."""
-        self.kernel.add(rows)
+        """Sum a batch.
+
+        Raises:
+            StageFailed: the kernel did; its sums may hold half of the batch.
+        """
+        try:
+            self.kernel.add(rows)
+        except Exception as fault:
+            raise StageFailed("vwap", 0, fault) from fault
         settled(True)
 
     async def drain(self) -> None:

@@ -26,7 +26,7 @@ HOUSE = (
     {""},
     {
         *("pipeline", "readings", "report", "view", "debug", "sentences", "doctor"),
-        "page",
+        *("page", "supervisor"),
         *("bench", "climb", "ladder", "ladder_picture"),
     },
     # Settings are known above this line, and nowhere below.
@@ -38,11 +38,12 @@ HOUSE = (
     {
         *("vwap", "windows", "pools", "simple_pools", "monitor", "stalls", "memory"),
         *("engines", "shared", "lane", "dealer", "worker"),
-        *("ticklog", "logfile", "recovery", "risk", "limits", "alerts"),
+        *("ticklog", "disk", "archive", "logfile", "recovery"),
+        *("risk", "limits", "alerts"),
         *("export", "selection", "table", "table_csv", "table_parquet"),
         "recordings",
     },
-    {"channel"},
+    {"channel", "history"},
     {
         *("kernels", "sums", "market", "pace", "redis_server", "metrics", "histogram"),
         # What recordings are read with.
