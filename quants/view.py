@@ -1,24 +1,26 @@
-"""The terminal view: the pump's counters, calmly, while it runs.
+"""The terminal view: what the live page shows, calmly, while it runs.
 
-A terminal gets a table that redraws itself; a pipe gets a plain line each
-second. Both read the same snapshot, and neither is on the path of a tick.
+A terminal gets a picture that redraws itself; a pipe gets a plain line each
+second. Both are drawn from what `page.shown` reads, and neither is on the path
+of a tick.
 """
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from quants.histogram import seconds_text
+from quants.page import Shown, shown
 from quants.pipeline import Pipeline
-from quants.readings import Snapshot
+from quants.view_picture import Picture, rate
 
 FRAMES_PER_SECOND = 4
+LATELY = 8  # frames; what is a rate is of the last two seconds
 
 
 @asynccontextmanager
@@ -35,28 +37,26 @@ async def live_view(pipeline: Pipeline) -> AsyncIterator[None]:
 
 
 async def redraw(pipeline: Pipeline, console: Console) -> None:
-    """A table of the consumers, redrawn a few times a second."""
+    """A picture of the pump, redrawn a few times a second."""
     await pipeline.ready.wait()
     announce(pipeline)
-    before = pipeline.snapshot()
+    looks = deque([shown(pipeline)], LATELY + 1)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             await asyncio.sleep(1 / FRAMES_PER_SECOND)
-            now = pipeline.snapshot()
-            line = Text(line_of(pipeline, before, now))
-            live.update(Group(line, table_of(now)), refresh=True)
-            before = now
+            looks.append(shown(pipeline))
+            live.update(Picture(looks[0], looks[-1]), refresh=True)
 
 
 async def plain_lines(pipeline: Pipeline, console: Console) -> None:
     """One line a second, for pipes and logs."""
     await pipeline.ready.wait()
     announce(pipeline)
-    before = pipeline.snapshot()
+    before = shown(pipeline)
     while True:
         await asyncio.sleep(1)
-        now = pipeline.snapshot()
-        print(line_of(pipeline, before, now), file=sys.stderr, flush=True)
+        now = shown(pipeline)
+        print(line_of(before, now), file=sys.stderr, flush=True)
         before = now
 
 
@@ -66,30 +66,11 @@ def announce(pipeline: Pipeline) -> None:
         print(note, file=sys.stderr, flush=True)
 
 
-def rate(before: Snapshot, now: Snapshot) -> float:
-    """Ticks per second received between two snapshots."""
-    seconds = now.seconds - before.seconds
-    return (now.received - before.received) / seconds if seconds > 0 else 0.0
-
-
-def line_of(pipeline: Pipeline, before: Snapshot, now: Snapshot) -> str:
+def line_of(before: Shown, now: Shown) -> str:
     """The state in one line."""
-    queued = max(s.queued for s in now.consumers.values())
-    lag = pipeline.monitor.lag.quantile(0.99)
+    queued = max(c["queued"] for c in now["consumers"].values())
     return (
-        f"{now.seconds:6.1f} s  {rate(before, now):12,.0f} ticks/s  "
-        f"{now.received:14,} received  {queued:8,} queued  "
-        f"lag p99 {seconds_text(lag)}"
+        f"{now['seconds']:6.1f} s  {rate(before, now):12,.0f} ticks/s  "
+        f"{now['received']:14,} received  {queued:8,} queued  "
+        f"lag p99 {seconds_text(now['lag']['p99'])}"
     )
-
-
-def table_of(now: Snapshot) -> Table:
-    """The consumers as a table, a row each."""
-    table = Table()
-    for heading in ("consumer", "processed", "dropped", "queued", "depth", "high"):
-        table.add_column(heading, justify="left" if heading == "consumer" else "right")
-    for name, s in now.consumers.items():
-        depths = f"{s.depth}/{s.capacity}", str(s.high_watermark)
-        counts = (f"{n:,}" for n in (s.processed, s.dropped, s.queued))
-        table.add_row(name, *counts, *depths)
-    return table

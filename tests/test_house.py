@@ -27,7 +27,7 @@ HOUSE = (
     {
         *("pipeline", "readings", "report", "view", "debug", "sentences", "doctor"),
         *("page", "supervisor"),
-        *("bench", "climb", "ladder", "ladder_picture"),
+        *("bench", "climb", "ladder", "ladder_picture", "view_picture"),
     },
     # Settings are known above this line, and nowhere below.
     {"naive"},
