@@ -3,19 +3,26 @@
 import asyncio
 import math
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from quants.access import token_for
+from quants.channel import Channel
 from quants.debug import debug_records
 from quants.feed_server import FeedServer, Policy
 from quants.host import stop_signals
 from quants.market import Market
+from quants.metrics import Registry
 from quants.pace import Replay
 from quants.recordings import FORMATS, Recording, open_recording
 from quants.sentences import one_sentence
+from quants.ticklog import TickLog
+
+LOG_BYTES = 1 << 20
 
 PORT = click.option(
     "--port",
@@ -37,6 +44,11 @@ DEBUG = click.option("--debug", is_flag=True, help="Debug records, tracebacks.")
     "--duration",
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds; without it, until Ctrl-C.",
+)
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path),
+    help="Keep a tick log: who was away for long goes on from it.",
 )
 @HOST
 @click.option(
@@ -64,6 +76,7 @@ async def run_feed(
     symbols: int,
     seed: int,
     duration: float | None,
+    log_file: Path | None,
     host: str,
     policy: Policy,
 ) -> None:
@@ -73,11 +86,34 @@ async def run_feed(
     server = FeedServer(
         market, tick_rate, policy=policy, host=host, port=port, token=token(host)
     )
-    async with server:
+    async with server, logged(server, log_file):
         with stop_signals(server.stop, cancel()):
             click.echo(f"{server.url} {tick_rate} ticks/s; Ctrl-C ends it", err=True)
             await server.publish(ticks)
     click.echo(f"{server.sent:,} ticks sent", err=True)
+
+
+@asynccontextmanager
+async def logged(server: FeedServer, path: Path | None) -> AsyncIterator[None]:
+    """Log what a server publishes, and let subscribers resume from it."""
+    if path is None:
+        yield
+        return
+    # What waits for the disk is still in the server's memory, which is larger.
+    channel = server.log = Channel("log", capacity_bytes=LOG_BYTES)
+    log = TickLog(
+        path,
+        stream=server.stream,
+        symbols=server.source.symbols,
+        registry=Registry(),
+        buffer_bytes=LOG_BYTES,
+    )
+    async with log, asyncio.TaskGroup() as tasks:
+        server.history.archive = log.archive
+        tasks.create_task(log.run(channel))
+        yield
+        channel.close()
+    click.echo(f"{path}: {log.ticks:,} ticks, stream {server.stream}", err=True)
 
 
 def factor(_: click.Context, __: click.Parameter, text: str) -> float:
