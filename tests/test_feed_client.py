@@ -9,7 +9,6 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Self
 
 import numpy as np
 import pytest
@@ -25,77 +24,9 @@ from quants.frame import Kind, encode, ticks_frame
 from quants.market import Market
 from quants.pace import AS_FAST_AS_TAKEN
 from quants.tick import Batch, rows_of
+from tests.proxy import Proxy
 
 WIRES: list[Wire] = ["binary", "json"]
-
-
-class Proxy:
-    """Hands bytes on from a feed, until it is told not to.
-
-    Attributes:
-        cuts: how many bytes each connection lets through, one after the other;
-            then, or where there is none, all of them.
-        swallowing: keeps connections open and hands nothing on.
-    """
-
-    def __init__(self, server: FeedServer, cuts: list[int] | None = None) -> None:
-        self.server, self.cuts = server, cuts or []
-        self.swallowing = False
-        self.connections = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        port = self._listening.sockets[0].getsockname()[1]
-        self.url = f"ws://127.0.0.1:{port}/"
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._listening.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def cut_now(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-
-    async def _accept(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.connections += 1
-        budget = self.cuts.pop(0) if self.cuts else -1
-        there = await asyncio.open_connection("127.0.0.1", self.server.port)
-        ends = [writer, there[1]]
-        for source, target, limit in [
-            (reader, there[1], -1),
-            (there[0], writer, budget),
-        ]:
-            task = asyncio.create_task(self._hand_on(source, target, limit, ends))
-            self._tasks.add(task)
-
-    async def _hand_on(
-        self,
-        source: asyncio.StreamReader,
-        target: asyncio.StreamWriter,
-        budget: int,
-        ends: list[asyncio.StreamWriter],
-    ) -> None:
-        try:
-            while budget and (some := await source.read(65_536)):
-                some = some[:budget] if budget > 0 else some
-                budget -= len(some) if budget > 0 else 0
-                if not self.swallowing:
-                    target.write(some)
-                    await target.drain()
-        except ConnectionError:
-            pass
-        finally:
-            for end in ends:
-                if budget:
-                    end.close()
-                else:
-                    end.transport.abort()  # a reset, not a goodbye
 
 
 class Pauses:

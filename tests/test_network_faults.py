@@ -21,7 +21,8 @@ from quants.feed_server import FeedServer, Policy
 from quants.market import Market
 from quants.tick import Batch, Rows
 from tests import virtual
-from tests.virtual import Connection, VirtualLoop
+from tests.network import Connection, Trace
+from tests.virtual import VirtualLoop
 
 WIRES: list[Wire] = ["binary", "json"]
 HEARTBEAT = 0.25  # seconds
@@ -130,11 +131,11 @@ def small_buffers(size: int = 4096) -> Iterator[None]:
         for name in (
             "quants.feed_server.CHANNEL_BYTES",
             "quants.subscriber.SOCKET_BYTES",
-            "tests.virtual.SOCKET_BYTES",
-            "tests.virtual.HIGH_WATER",
+            "tests.network.SOCKET_BYTES",
+            "tests.network.HIGH_WATER",
         ):
             stack.enter_context(patch(name, size))
-        stack.enter_context(patch("tests.virtual.LOW_WATER", size // 4))
+        stack.enter_context(patch("tests.network.LOW_WATER", size // 4))
         stack.enter_context(patch("quants.feed_server.WAKE_UP_SECONDS", 0.01))
         yield
 
@@ -142,10 +143,10 @@ def small_buffers(size: int = 4096) -> Iterator[None]:
 # -- the bench itself ------------------------------------------------------------
 
 
-def told(seed: int) -> list[tuple[float, str, int]]:
+def told(seed: int) -> Trace:
     """What arrives, and when, while three subscribers go through a storm."""
 
-    async def story(loop: VirtualLoop) -> list[tuple[float, str, int]]:
+    async def story(loop: VirtualLoop) -> Trace:
         async with FeedServer(Market(), 2000, clock=loop.time) as server:
             feeds = [Subscription(server.url, chance=loop.draw.random) for _ in "abc"]
             async with feeds[0], feeds[1], feeds[2]:
@@ -240,7 +241,7 @@ class Run:
     def _plan(self, connection: Connection) -> None:
         if self.share:
             self.edits.append(Lossy(self.storm.draw, self.share))
-            connection.down.edit = self.edits[-1]
+            connection.down.edited.edit = self.edits[-1]
         self.storm(connection)
 
     def figures(self, note: Note) -> None:
