@@ -25,7 +25,13 @@ next_seq_of = attrgetter("next_seq")
 
 
 class Archive(Protocol):
-    """Where older batches can be read again."""
+    """Where older batches can be read again.
+
+    Attributes:
+        next_seq: it has what is before this number.
+    """
+
+    next_seq: int
 
     def read(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of [first, last) that it has, in order; it may block."""
@@ -57,10 +63,13 @@ class History:
         return self._ring[0].first_seq if self._ring else self.next_seq
 
     def append(self, batch: Batch) -> None:
-        """Remember a batch; what is too old for the ring leaves it."""
+        """Remember a batch; what is too old leaves, once the archive has it."""
         self._ring.append(batch)  # and beyond RING_FRAMES the oldest goes
         self.next_seq = batch.next_seq
-        while self._ring[0].next_seq <= self.next_seq - self.ring_ticks:
+        old = self.next_seq - self.ring_ticks
+        if self.archive is not None:
+            old = min(old, self.archive.next_seq)
+        while self._ring[0].next_seq <= old:
             self._ring.popleft()
 
     async def older(self, first: int) -> AsyncIterator[Batch]:
@@ -68,7 +77,7 @@ class History:
 
         The ring moves on meanwhile, so it is asked again and again.
         """
-        while self.archive and first < self.oldest:
+        while self.archive is not None and first < self.oldest:
             asked, reading = first, self.archive.read(first, self.oldest)
             while batches := await asyncio.to_thread(_some, reading):
                 for batch in batches:
