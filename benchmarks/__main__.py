@@ -11,6 +11,7 @@ import click
 
 from benchmarks.size import FULL, QUICK
 from quants.evidence import Finding, host_facts
+from quants.progress import progress
 
 NAMES = (
     "kernel",
@@ -38,8 +39,12 @@ def main(quick: bool, only: tuple[str, ...], file: Path | None) -> None:
     host["versions"] = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     for name, fact in host.items():
         click.echo(f"{name:12} {fact}")
-    for name in only or NAMES:
-        found = import_module(f"benchmarks.{name}").measure(QUICK if quick else FULL)
+    names = only or NAMES
+    for place, name in enumerate(names):
+        with progress(f"{name}, {place + 1} of {len(names)}", len(names)) as advance:
+            advance(place)
+            benchmark = import_module(f"benchmarks.{name}")
+            found = benchmark.measure(QUICK if quick else FULL)
         findings += found
         for finding in found:
             click.echo(f"\n{table(finding)}")

@@ -17,6 +17,7 @@ from quants.evidence import host_facts
 from quants.host import available_cores, whole_file
 from quants.ladder import Ladder, claims, conclusions, rungs, table
 from quants.ladder_picture import figure, needs_matplotlib, png
+from quants.progress import progress
 from quants.sentences import one_sentence
 from quants.turns import gil_enabled
 
@@ -129,8 +130,8 @@ def climbed(plan: Plan) -> Ladder:
     host = host_facts() | {"system": f"{platform.system()} {platform.machine()}"}
     for name, fact in host.items():
         click.echo(f"{name:12} {fact}")
-    with Console(stderr=True).status("") as status:  # nothing unless a terminal
-        found, reasons = asyncio.run(measured(plan, status.update))
+    with progress("measuring", 1) as advance:
+        found, reasons = asyncio.run(measured(plan, advance))
     # An extension that is imported late may have switched the GIL on again.
     host["GIL at the end"] = "on" if gil_enabled() else "off"
     settings = asdict(plan) | {"symbols": SYMBOLS, "tick_rate": TICK_RATE}

@@ -99,24 +99,24 @@ def in_turn(sides: Sequence[Side], rounds: int) -> Iterator[tuple[int, Side]]:
 
 
 async def measured(
-    plan: Plan, tell: Callable[[str], None]
+    plan: Plan, advance: Callable[[float], object] = lambda share: None
 ) -> tuple[Found, list[Reason]]:
     """Every side's runs, and why some engines have none.
 
     Args:
-        tell: is told what comes next.
+        advance: called with the share of all that was done since.
     """
     course, found, reasons = Course(), Found(), list[Reason]()
     for kernel in plan.kernels:
-        tell(f"{kernel} kernel: starting the workers")
         async with opened(plan, kernel, reasons) as engines:
             turns = sides(plan, kernel, list(engines))
             found |= {side: [] for side in turns}
+            share = 1 / (len(plan.kernels) * len(turns) * (1 + plan.rounds))
             for turn, side in in_turn(turns, 1 + plan.rounds):
-                tell(f"{kernel} kernel: {turn} of {plan.rounds} rounds done")
                 done = await course.run(side, engines[side.engine], plan.seconds)
                 if turn:  # the first warms up
                     found[side].append(done)
+                advance(share)
     return found, reasons
 
 

@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
-from quants.export import Advance, export
+from quants.export import export
+from quants.progress import progress, reading
 from quants.recovery import Recovered, Stream, recover_for_append
 from quants.selection import Selection, chosen, counted, select
 from quants.sentences import one_sentence
@@ -50,9 +48,11 @@ def verify(log: Path, repair: bool, stream: str, as_json: bool) -> None:
     quants verify ticks.log --stream all --json
     """
     with one_sentence(stopped="stopped before the end"):
-        counted(log)
-        repaired = recover_for_append(log) if repair else ""
-        found = counted(log)
+        with reading(f"reading {log}"):
+            found = counted(log)
+            repaired = recover_for_append(log) if repair else ""
+            if repaired:
+                found = counted(log)
         streams = chosen(found, stream)
         wrong = problems(found, streams)
         if as_json:
@@ -165,8 +165,9 @@ def export_log(log: Path, out: Path, stream: str, force: bool) -> None:
     Parquet needs: pip install "quants-in-motion[parquet]"
     """
     with one_sentence(stopped=f"stopped, there is no new {out}"):
-        selection = select(log, stream)
-        with progress(2 * selection.ticks) as advance:
+        with reading(f"reading {log}"):
+            selection = select(log, stream)
+        with progress("writing and reading back", 2 * selection.ticks) as advance:
             export(selection, out, force=force, advance=advance)
         for line in missing(selection):
             click.echo(f"problem: {line}")
@@ -186,14 +187,3 @@ def missing(selection: Selection) -> Iterator[str]:
     if selection.damaged:
         damaged = number(selection.damaged, "rotten or torn byte")
         yield f"{selection.path}: {damaged}, which may have held more of its ticks"
-
-
-@contextmanager
-def progress(ticks: int) -> Iterator[Advance]:
-    """A bar on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    with Progress(
-        console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("writing and reading back", total=ticks)
-        yield lambda more: bar.advance(task, more)

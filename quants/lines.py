@@ -18,6 +18,7 @@ from typing import IO, BinaryIO
 import zstandard
 
 from quants.errors import RecordingError
+from quants.onlooker import seen
 
 BLOCK = 1 << 17  # bytes: parsing what they hold stops the loop for 2 to 4 ms
 LONGEST = 1 << 24  # bytes of a line; a snapshot of trades takes some 10^5
@@ -141,6 +142,7 @@ def is_packed(path: Path) -> bool:
 def blocks(path: Path) -> Generator[bytes, None, None]:
     """The bytes of a file, decompressed; never an empty block."""
     with open(path, "rb") as file:
+        seen(file)
         magic = file.read(4)
         file.seek(0)
         if magic == ZSTD:

@@ -17,6 +17,7 @@ from quants.errors import EnvironmentFault, SettingsError
 from quants.frame import MAGIC
 from quants.host import lock_file
 from quants.logfile import READ_AHEAD, Hole, Part, Segment, in_order, parts
+from quants.onlooker import seen
 from quants.tick import Batch
 
 WRITABLE = "name a file that this process may write"
@@ -190,7 +191,7 @@ def open_log(path: str | Path, mode: str = "rb") -> BinaryIO:
     if reason:
         file.close()
         raise EnvironmentFault(f"log {path}: {reason}; {way_out}")
-    return cast(BinaryIO, file)
+    return seen(cast(BinaryIO, file))
 
 
 def _refusal(file: IO[bytes], mode: str) -> str:

@@ -18,6 +18,7 @@ from quants.host import stop_signals
 from quants.market import Market
 from quants.metrics import Registry
 from quants.pace import Replay
+from quants.progress import reading, watched
 from quants.recordings import FORMATS, Recording, open_recording
 from quants.sentences import one_sentence
 from quants.ticklog import TickLog
@@ -189,9 +190,11 @@ async def run_replay(
     host: str,
 ) -> None:
     """Scan the file, then publish it to those who come."""
-    recording = await asyncio.to_thread(open_recording, file, layout, symbol)
+    with reading(f"reading {file}"):
+        recording = await asyncio.to_thread(open_recording, file, layout, symbol)
     with recording:
         source = Replay(recording, speed, loop_times)
+        ticks = loop_times * recording.ticks
         server = FeedServer(
             source, pace=source, policy="wait", host=host, port=port, token=token(host)
         )
@@ -199,8 +202,9 @@ async def run_replay(
             announce(server, recording)
             with stop_signals(server.stop, cancel()):
                 await server.until(lambda count: count >= subscribers)
-                await server.publish()
-                await server.until(lambda count: count == 0)
+                with watched("sending", lambda: (server.sent, ticks)):
+                    await server.publish()
+                    await server.until(lambda count: count == 0)
     click.echo(f"{server.sent:,} ticks sent", err=True)
 
 

@@ -28,6 +28,7 @@ HOUSE = (
         *("pipeline", "readings", "report", "view", "debug", "sentences", "doctor"),
         *("page", "supervisor"),
         *("bench", "climb", "ladder", "ladder_picture", "view_picture"),
+        "progress",
     },
     # Settings are known above this line, and nowhere below.
     {"naive"},
@@ -59,6 +60,7 @@ HOUSE = (
             "settings",
         ),
         "errors",
+        "onlooker",
     },
 )
 LINE = 5  # rows above it
