@@ -203,7 +203,8 @@ class TickLog:
         counter("quants_log_ticks_total", "Ticks written.", lambda: self.ticks)
         counter("quants_log_bytes_total", "Bytes written.", lambda: self.bytes)
         counter("quants_log_syncs_total", "fsync calls.", lambda: self.syncs)
-        retries, full = lambda: self.disk.retries, lambda: bool(self.disk.full_since)
+        disk = self.disk
+        retries, full = lambda: disk.retries, lambda: disk.full_since is not None
         counter("quants_log_retries_total", "Tries on a full disk.", retries)
         gauge("quants_log_full", "1 while the disk is full.", full)
 

@@ -301,6 +301,112 @@ async def test_a_full_disk_keeps_whole_frames_and_acknowledges_just_those(
     assert (found.ticks, found.torn) == (10 * whole, None)
 
 
+class Filling:
+    """A disk that is full until space returns; its clock goes by its waits."""
+
+    def __init__(self, room: int, space_returns_after: float) -> None:
+        self.write_some = fails_after(room, errno.ENOSPC)
+        self.seconds, self.space_returns_after = 0.0, space_returns_after
+        self.look: Callable[[], None] = lambda: None  # called in each wait
+
+    def write(self, file: int, some: memoryview) -> int:
+        if self.seconds >= self.space_returns_after:
+            return os.write(file, some)
+        return self.write_some(file, some)
+
+    def clock(self) -> float:
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.look()
+        await asyncio.sleep(0)
+
+    def settings(self) -> dict[str, Any]:
+        how = {"write": self.write, "clock": self.clock, "sleep": self.sleep}
+        return how | {"linger_seconds": 0}
+
+
+@pytest.mark.parametrize("fsync", ["interval", "batch", "none"])
+@pytest.mark.parametrize("room", [400, 352 * 4 + 77])
+async def test_a_disk_that_was_full_for_a_while_costs_no_tick(tmp_path, fsync, room):
+    """Fewer bytes than the frames need, and in the middle of one."""
+    disk, run = Filling(room, space_returns_after=9.0), batches(50)
+    log = log_at(tmp_path / "log", fsync=fsync, **disk.settings())
+    async with log:
+        await log.run(feed(run))
+    assert disk.seconds >= 9.0
+    assert log.disk.retries >= 89
+    assert (log.written_seq, log.ticks) == (500, 500)
+    assert log.durable_seq == (0 if fsync == "none" else 500)
+    assert [batch.frame for batch in replay(log.path)] == [b.frame for b in run]
+    assert log.disk.full_since is None
+
+
+async def test_while_the_disk_is_full_the_log_takes_no_more_than_its_buffer(tmp_path):
+    """And the metrics say so."""
+    disk, registry = Filling(400, space_returns_after=5.0), Registry()
+    log = log_at(
+        tmp_path / "log", buffer_bytes=3520, registry=registry, **disk.settings()
+    )
+    pending, exposed = list[int](), set[bool]()
+
+    def look() -> None:
+        pending.append(log._pending_bytes)
+        exposed.add(b"quants_log_full 1.0" in registry.exposition("text/plain")[0])
+
+    disk.look = look
+    async with log:
+        await log.run(feed(batches(100)))
+    assert 3520 <= max(pending) < 3520 + 352
+    assert exposed == {True}
+    assert b"quants_log_full 0.0" in registry.exposition("text/plain")[0]
+    assert log.written_seq == 1000
+
+
+async def test_a_disk_that_stays_full_ends_the_log_with_what_it_kept(tmp_path):
+    disk = Filling(2000, space_returns_after=60.0)
+    log = log_at(tmp_path / "log", patience_seconds=10.0, **disk.settings())
+    told = r"No space left on device for 10 s; it is kept up to tick \d+0, free"
+    with pytest.raises(EnvironmentFault, match=told):
+        async with log:
+            await log.run(feed(batches(50)))
+    assert 10.0 <= disk.seconds < 11.0
+    found = scan(tmp_path / "log")
+    assert (found.ticks, found.torn) == (log.written_seq, None)
+    assert 0 < log.written_seq < 500
+
+
+async def test_patience_begins_anew_with_each_time_the_disk_is_full(tmp_path):
+    """Ten times nine seconds are ninety, and no reason to give up."""
+    disk = Filling(400, space_returns_after=9.0)
+    log = log_at(tmp_path / "log", patience_seconds=10.0, **disk.settings())
+    async with log:
+        for i in range(10):
+            disk.write_some = fails_after(100, errno.ENOSPC)
+            disk.space_returns_after = disk.seconds + 9.0
+            log.append(ticks(1 + 10 * i, 10))
+            await log.durable(10 + 10 * i)
+    assert disk.seconds >= 90.0
+    assert scan(log.path).ticks == 100
+
+
+async def test_any_other_refusal_ends_the_log_without_a_wait(tmp_path):
+    """Above all a failed fsync: the next one says yes, to pages that are gone."""
+    syncs = 0
+
+    def refuse_once(file: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    disk = Filling(10**9, space_returns_after=0.0)
+    log = log_at(tmp_path / "log", fsync="batch", sync=refuse_once, **disk.settings())
+    with pytest.raises(EnvironmentFault, match="No space left on device; it is kept"):
+        await append_all(log, [ticks(1, 5)])
+    assert (syncs, disk.seconds, log.durable_seq) == (1, 0.0, 0)
+
+
 async def test_run_ends_with_the_fault_of_the_disk(tmp_path):
     disk = fails_after(400, errno.ENOSPC)
     log = log_at(tmp_path / "log", write=disk, patience_seconds=0)
@@ -403,8 +509,11 @@ def child(path: Path, stream: str, fsync: str, room: str = "any") -> Child:
     )
 
 
-def kill_and_recover(path: Path, fsync: str, kills: int, seed: int) -> None:
-    """Kill a writing child again and again; nothing acknowledged may be lost."""
+def kill_and_recover(path: Path, fsync: str, kills: int, seed: int) -> int:
+    """Kill a writing child again and again; how many ticks it acknowledged.
+
+    None of them may be lost.
+    """
     print(f"seed {seed}")
     rng, acknowledged = random.Random(seed), {}
     for kill in range(kills):
@@ -425,6 +534,7 @@ def kill_and_recover(path: Path, fsync: str, kills: int, seed: int) -> None:
         for batch in recovered:
             assert batch.frame == ticks(batch.first_seq, len(batch)).frame
     assert not scan(path).holes
+    return sum(acknowledged.values())
 
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows knows no kill -9")
@@ -432,15 +542,19 @@ posix = pytest.mark.skipif(os.name == "nt", reason="Windows knows no kill -9")
 
 @posix
 @pytest.mark.parametrize("fsync", ["interval", "batch", "none"])
-def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path, fsync):
-    kill_and_recover(tmp_path / "log", fsync, kills=3, seed=1)
+def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path, fsync, record_property):
+    acknowledged = kill_and_recover(tmp_path / "log", fsync, kills=3, seed=1)
+    record_property("kills", 3)
+    record_property("acknowledged ticks", acknowledged)
 
 
 @posix
 @pytest.mark.long
 @pytest.mark.parametrize("fsync", ["interval", "batch", "none"])
-def test_50_kills_lose_nothing_that_was_acknowledged(tmp_path, fsync):
-    kill_and_recover(tmp_path / "log", fsync, kills=50, seed=2)
+def test_50_kills_lose_nothing_that_was_acknowledged(tmp_path, fsync, record_property):
+    acknowledged = kill_and_recover(tmp_path / "log", fsync, kills=50, seed=2)
+    record_property("kills", 50)
+    record_property("acknowledged ticks", acknowledged)
 
 
 @posix
