@@ -8,8 +8,14 @@ test records with `record_property` is added up at the end.
 
 from collections import Counter, defaultdict
 from collections.abc import Generator
+from itertools import chain
+from pathlib import Path
 
 import pytest
+
+from tests import faults
+
+OUTCOMES = ("passed", "failed", "error", "skipped")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         metavar="N",
         help="run the fault schedule of this seed, and no other",
+    )
+    parser.addoption(
+        "--faults",
+        type=Path,
+        metavar="FILE",
+        help="write the fault matrix of this run",
     )
 
 
@@ -56,6 +68,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             name = report.location[2].partition("[")[0]
             counts = {k: n for k, n in report.user_properties if isinstance(n, int)}
             figures[name].update({"runs": 1, **counts})
+    if path := terminalreporter.config.getoption("--faults"):
+        told = map(terminalreporter.getreports, OUTCOMES)
+        run = faults.shown(chain.from_iterable(told))
+        path.write_text(faults.matrix(run, faults.facts()), encoding="utf-8")
     if figures:
         terminalreporter.section("figures")
     for name, counts in figures.items():

@@ -1,0 +1,411 @@
+"""The fault matrix: what can go wrong, what must hold then, and who shows it.
+
+`pytest --faults FILE` writes it with what the tests of that run found out: they
+tell by pytest's own `record_property`. Of several tests or parameters whole
+numbers add up, of other numbers the largest counts, words stand beside it.
+"""
+
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import chain
+
+import pytest
+
+from quants.host import available_cores
+
+Figure = tuple[str, object]  # what, and how many, how much or which
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row: `shown_by` are test functions, by their file."""
+
+    number: int
+    what: str
+    holds: str
+    shown_by: dict[str, tuple[str, ...]]
+
+
+@dataclass
+class Shown:
+    """What a test did in a run, all its parameters together."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    figures: list[Figure] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{n:,} {how}" for how, n in self.outcomes.items()) or NOT_RUN
+
+
+NOT_RUN = "not run"
+Run = dict[tuple[str, str], Shown]  # by file and function
+
+FAULTS = (
+    Fault(
+        1,
+        "kill -9 while logging",
+        "every acknowledged tick is recovered, none is wrong, no person is needed",
+        {
+            "test_ticklog.py": (
+                "test_kill_9_loses_nothing_that_was_acknowledged",
+                "test_50_kills_lose_nothing_that_was_acknowledged",
+            )
+        },
+    ),
+    Fault(
+        2,
+        "a torn tail, at any byte",
+        "whole frames are kept, the tail is set aside",
+        {
+            "test_recovery.py": (
+                "test_a_log_cut_at_any_byte_keeps_every_whole_frame",
+                "test_a_log_of_64_kib_cut_at_any_byte_keeps_every_whole_frame",
+                "test_a_second_tear_at_the_same_byte_keeps_the_first_tail",
+            ),
+            "test_verify.py": (
+                "test_a_log_cut_at_any_byte_is_repaired_to_its_whole_frames",
+            ),
+        },
+    ),
+    Fault(
+        3,
+        "bits flipped, blocks zeroed or random",
+        "never a wrong tick; the hole is a gap",
+        {
+            "test_recovery.py": (
+                "test_rot_never_makes_a_wrong_tick_and_its_hole_is_a_gap",
+                "test_rot_never_makes_a_wrong_tick_in_20_000_logs",
+                "test_rot_inside_is_a_gap_of_just_the_ticks_it_hit",
+                "test_ticks_behind_a_rotted_segment_are_not_given_to_another_stream",
+            ),
+            "test_frame.py": (
+                "test_every_single_flipped_bit_is_refused",
+                "test_a_frame_changed_anywhere_is_refused_or_the_same",
+            ),
+        },
+    ),
+    Fault(
+        4,
+        "disk full, EIO, a short write",
+        "nothing half acknowledged; a full disk is waited for, then told",
+        {
+            "test_ticklog.py": (
+                "test_a_short_write_is_completed",
+                "test_a_full_disk_keeps_whole_frames_and_acknowledges_just_those",
+                "test_run_ends_with_the_fault_of_the_disk",
+                "test_a_failed_fsync_makes_nothing_durable",
+                "test_a_file_at_its_size_limit_keeps_just_what_was_acknowledged",
+            ),
+            "test_cli.py": (
+                "test_a_full_disk_ends_the_run_and_keeps_every_whole_frame",
+            ),
+            "test_export.py": ("test_a_full_disk_leaves_nothing",),
+        },
+    ),
+    Fault(
+        6,
+        "the connection is reset, at each step of the protocol",
+        "resumed: no duplicate, no loss, or an explicit gap",
+        {
+            "test_network_faults.py": (
+                "test_cuts_at_any_step_lose_nothing_and_repeat_nothing",
+            ),
+            "test_feed_client.py": (
+                "test_cuts_anywhere_lose_nothing_and_repeat_nothing",
+                "test_a_cut_before_the_welcome_is_one_more_reason_to_try_again",
+                "test_another_stream_after_a_cut_ends_the_run",
+            ),
+        },
+    ),
+    Fault(
+        7,
+        "a half-open peer",
+        "found within two heartbeats",
+        {"test_feed_client.py": ("test_a_silent_peer_is_found_within_two_heartbeats",)},
+    ),
+    Fault(
+        8,
+        "100 clients reconnect",
+        "full jitter and a cap: no herd",
+        {
+            "test_feed_client.py": (
+                "test_a_pause_is_a_share_of_what_doubles_up_to_five_seconds",
+                "test_a_hundred_clients_do_not_come_back_together",
+            )
+        },
+    ),
+    Fault(
+        9,
+        "a gap, inside the ring and beyond ring and log",
+        "filled in order, or an explicit gap and a VWAP marked incomplete",
+        {
+            "test_network_faults.py": (
+                "test_what_the_network_loses_is_a_gap_and_every_number_comes_once",
+            ),
+            "test_feed_server.py": (
+                "test_a_resume_inside_the_ring_is_served_from_it",
+                "test_beyond_the_ring_a_gap_says_what_is_gone",
+            ),
+            "test_pipeline.py": (
+                "test_a_gap_makes_the_report_incomplete_and_names_the_loss",
+            ),
+        },
+    ),
+    Fault(
+        10,
+        "duplicates, reordering, a clock that steps back",
+        "each number once; event time is kept",
+        {
+            "test_feed.py": (
+                "test_whatever_the_network_does_every_number_is_accounted_for_once",
+                "test_duplicates_are_dropped_and_counted",
+            ),
+            "test_windows.py": (
+                "test_a_time_window_is_exact_in_any_order_and_any_batches",
+            ),
+            "test_alerts.py": (
+                "test_any_framing_lets_the_same_breaches_pass_even_if_clocks_step_back",
+            ),
+        },
+    ),
+    Fault(
+        11,
+        "a client stops reading",
+        "the others are not slowed, memory is bounded, the policy counts",
+        {
+            "test_feed_server.py": (
+                "test_disconnect_lets_go_of_a_stalled_client_only",
+                "test_drop_oldest_tells_its_client_what_it_dropped",
+                "test_what_is_held_for_a_stalled_client_is_bounded_in_bytes",
+            )
+        },
+    ),
+    Fault(
+        12,
+        "a consumer ten times too slow, under each policy",
+        "received = processed + dropped + conflated + queued",
+        {
+            "test_channel.py": (
+                "test_ticks_are_conserved_at_every_step",
+                "test_a_consumer_ten_times_too_slow_leaves_no_tick_unaccounted",
+            ),
+            "test_pipeline.py": ("test_ticks_are_conserved_at_every_moment",),
+        },
+    ),
+    Fault(
+        14,
+        "a VWAP worker is killed in the middle of a batch",
+        "the batch is done again, the sums are exact, nothing counts twice",
+        {
+            "test_workers.py": (
+                "test_a_batch_whose_worker_is_killed_over_it_is_done_again",
+                "test_workers_killed_while_nothing_is_in_flight_are_replaced",
+                "test_a_pump_whose_workers_are_killed_loses_and_doubles_nothing",
+            )
+        },
+    ),
+    Fault(
+        15,
+        "a batch that kills every worker",
+        "set aside after three tries, the rest flows, VWAP is marked incomplete",
+        {
+            "test_workers.py": (
+                "test_a_batch_that_kills_every_worker_is_set_aside_and_the_rest_flows",
+                "test_a_pump_that_sets_a_batch_aside_says_that_it_is_incomplete",
+            )
+        },
+    ),
+    Fault(
+        16,
+        "the GIL is held, or the loop stands still, for long",
+        "the lag is seen, and whose fault it is",
+        {
+            "test_monitor.py": (
+                "test_a_stall_delays_every_beat_that_falls_into_it",
+                "test_a_blocked_loop_shows_up_as_lag",
+            ),
+            "test_stalls.py": (
+                "test_a_loop_that_python_code_stalls_has_its_culprit_and_who_called_it",
+                "test_the_culprit_is_found_while_a_call_in_c_holds_the_gil",
+            ),
+        },
+    ),
+    Fault(
+        17,
+        "Redis is down, killed, stopped or out of memory",
+        "the last limits hold; alerts wait, and arrive once each",
+        {
+            "test_risk.py": (
+                "test_alerts_survive_a_kill_of_redis_and_arrive_once_each",
+                "test_a_delivery_whose_answer_got_lost_is_not_repeated",
+                "test_with_redis_gone_the_last_limits_hold_and_the_end_is_not_late",
+            ),
+            "test_alerts.py": (
+                "test_a_redis_without_memory_takes_all_of_a_call_or_nothing",
+                "test_a_full_outbox_keeps_the_oldest_and_counts_the_lost",
+            ),
+        },
+    ),
+    Fault(
+        18,
+        "10,000 identical breaches",
+        "one alert, 9,999 counted as suppressed",
+        {
+            "test_risk.py": (
+                "test_of_10_000_identical_breaches_one_is_an_alert_and_9_999_are"
+                "_suppressed",
+            ),
+            "test_alerts.py": (
+                "test_of_10_000_breaches_in_a_second_one_passes_and_9_999_are_counted",
+            ),
+        },
+    ),
+    Fault(
+        21,
+        "kill -9 of the pump, of a parent, of a whole group",
+        "no worker, no Redis, no shared memory is left",
+        {
+            "test_workers.py": (
+                "test_a_killed_pump_leaves_no_worker_no_redis_and_no_shared_memory",
+                "test_a_pump_killed_with_its_whole_group_leaves_no_shared_memory",
+            ),
+            "test_redis_server.py": (
+                "test_our_redis_dies_with_a_parent_that_is_killed",
+            ),
+            "test_turns.py": ("test_a_worker_ends_with_a_parent_that_is_killed",),
+        },
+    ),
+    Fault(
+        22,
+        "frames that are none or too large, garbage HTTP, a scraper that stalls",
+        "refused, counted, closed; nobody else notices",
+        {
+            "test_frame.py": (
+                "test_bytes_that_are_no_frame_are_refused_and_nothing_else",
+            ),
+            "test_feed.py": (
+                "test_noise_is_refused_on_either_wire_and_by_no_other_error",
+                "test_two_wrong_texts_never_make_two_right_ones",
+            ),
+            "test_feed_client.py": (
+                "test_a_frame_that_breaks_the_promise_ends_the_subscription",
+                "test_a_message_larger_than_any_frame_never_becomes_a_batch",
+            ),
+            "test_feed_server.py": (
+                "test_a_request_it_cannot_read_closes_that_connection_only",
+                "test_compression_is_never_agreed_to",
+                "test_rubbish_on_the_port_disturbs_nobody",
+            ),
+            "test_prometheus.py": (
+                "test_stalled_scrapers_cost_the_pump_and_the_others_nothing",
+            ),
+        },
+    ),
+    Fault(
+        26,
+        "someone else on the machine or the network",
+        "loopback, else a token; no page of another site; no pickle on a wire",
+        {
+            "test_access.py": (
+                "test_only_loopback_addresses_stay_on_this_machine",
+                "test_a_host_others_can_reach_needs_a_token",
+                "test_a_page_of_another_site_reads_nothing",
+            ),
+            "test_feed_server.py": (
+                "test_beyond_loopback_a_token_is_needed",
+                "test_a_page_of_another_site_may_not_subscribe",
+            ),
+            "test_server.py": (
+                "test_loopback_is_the_default_and_others_need_a_token",
+                "test_a_server_others_can_reach_answers_to_its_token",
+                "test_a_page_of_another_site_is_refused",
+            ),
+        },
+    ),
+)
+
+
+# ---- what a run found out
+
+
+def shown(reports: Iterable[pytest.TestReport]) -> Run:
+    """The tests of a run: what came of each, and what it recorded."""
+    run: Run = defaultdict(Shown)
+    for report in reports:
+        if report.when != "call" and report.passed:
+            continue  # set up and torn down
+        file, _, test = report.nodeid.rpartition("/")[2].partition("::")
+        found = run[file, test.partition("[")[0]]
+        found.outcomes[report.outcome] += 1
+        found.figures += report.user_properties
+    return run
+
+
+def added_up(figures: Iterable[Figure]) -> str:
+    """The figures of several tests as one line."""
+    counts: Counter[str] = Counter()
+    largest: dict[str, float] = {}
+    words: dict[str, set[str]] = defaultdict(set)
+    for name, value in figures:
+        if isinstance(value, int):
+            counts[name] += value
+        elif isinstance(value, float):
+            largest[name] = max(value, largest.get(name, value))
+        else:
+            words[name].add(str(value))
+    said = [f"{count:,} {name}" for name, count in counts.items()]
+    said += [f"{name} {value:.3g}" for name, value in largest.items()]
+    said += [f"{name} {' and '.join(sorted(them))}" for name, them in words.items()]
+    return ", ".join(said)
+
+
+# ---- as a page
+
+
+def matrix(run: Run, facts: str, faults: Iterable[Fault] = FAULTS) -> str:
+    """The matrix of a run, as Markdown."""
+    rows, tests = [], []
+    for fault in faults:
+        found = {key: run.get(key, Shown()) for key in keys(fault)}
+        rows.append(f"| {' | '.join(cells(fault, list(found.values())))} |")
+        tests.append(f"\n**{fault.number}. {fault.what}**\n")
+        tests += [f"- `{file}` `{test}`: {it}" for (file, test), it in found.items()]
+    return "\n".join([*HEAD, facts, *TABLE, *rows, *TESTS, *tests, ""])
+
+
+HEAD = (
+    "# What the pump survives",
+    "",
+    "Written by `make long` (`pytest --faults FILE`), never by hand.",
+)
+TABLE = (
+    "",
+    "| # | fault | must hold | tests | figures |",
+    "|--:|---|---|---|---|",
+)
+TESTS = ("", "## Shown by")
+
+
+def keys(fault: Fault) -> Iterator[tuple[str, str]]:
+    """File and function of each of a row's tests."""
+    for file, tests in fault.shown_by.items():
+        yield from ((file, test) for test in tests)
+
+
+def cells(fault: Fault, found: list[Shown]) -> Iterator[str]:
+    """One row of the table; a test that failed makes it bold."""
+    outcomes = sum((it.outcomes for it in found), Counter[str]())
+    verdict = str(Shown(outcomes))
+    yield from (str(fault.number), fault.what, fault.holds)
+    yield f"**{verdict}**" if outcomes["failed"] else verdict
+    yield added_up(chain.from_iterable(it.figures for it in found))
+
+
+def facts() -> str:
+    """Where and when a run was."""
+    system = f"{platform.python_implementation()} {platform.python_version()}"
+    where = f"{platform.system()}, {platform.machine()}, {available_cores()} cores"
+    return f"{system}, {where}, {date.today().isoformat()}."
