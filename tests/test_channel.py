@@ -116,7 +116,9 @@ def test_ticks_are_conserved_at_every_step(policy, capacity, steps):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_a_consumer_ten_times_too_slow_leaves_no_tick_unaccounted(policy):
+async def test_a_consumer_ten_times_too_slow_leaves_no_tick_unaccounted(
+    policy, record_property
+):
     seed = random.randrange(2**32)
     print("seed", seed)
     draw = random.Random(seed)
@@ -150,6 +152,8 @@ async def test_a_consumer_ten_times_too_slow_leaves_no_tick_unaccounted(policy):
     lost = {"block": 0, "drop_oldest": s.dropped, "conflate": s.conflated}[policy]
     assert s.received == s.processed + lost
     assert (lost == 0) == (policy == "block")
+    for outcome in "received", "processed", "dropped", "conflated":
+        record_property(outcome, getattr(s, outcome))
 
 
 async def test_a_full_channel_makes_its_sender_wait():

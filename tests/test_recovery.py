@@ -155,15 +155,17 @@ def cut_at_every_byte(log: Path, pieces: list[bytes]) -> None:
         assert not scan(log).torn
 
 
-def test_a_log_cut_at_any_byte_keeps_every_whole_frame(tmp_path):
+def test_a_log_cut_at_any_byte_keeps_every_whole_frame(tmp_path, record_property):
     rng = random.Random(7)
     a, b = run_of(rng, 1, 3, 4), run_of(rng, 9, 2, 3)
     pieces = [segment("a"), *(x.frame for x in a), segment("b", 9)]
-    cut_at_every_byte(tmp_path / "log", [*pieces, *(x.frame for x in b)])
+    pieces += [x.frame for x in b]
+    cut_at_every_byte(tmp_path / "log", pieces)
+    record_property("cuts", sum(map(len, pieces)) + 1)
 
 
 @pytest.mark.long
-def test_a_log_of_64_kib_cut_at_any_byte_keeps_every_whole_frame():
+def test_a_log_of_64_kib_cut_at_any_byte_keeps_every_whole_frame(record_property):
     run = run_of(random.Random(8), 1, 40, 200)
     pieces = [segment("a"), *(x.frame for x in run)]
     whole, ends = b"".join(pieces), [0, *accumulate(map(len, pieces))]
@@ -176,6 +178,7 @@ def test_a_log_of_64_kib_cut_at_any_byte_keeps_every_whole_frame():
         batches = [part for part in found if isinstance(part, Batch)]
         assert len(found) == ends.index(kept)
         assert frames(batches) == whole[len(pieces[0]) : kept]
+    record_property("cuts", len(whole) + 1)
 
 
 def test_a_second_tear_at_the_same_byte_keeps_the_first_tail(tmp_path):
@@ -235,13 +238,15 @@ def mutate_and_check(seed: int, times: int) -> None:
                 assert lost or true[found.stream, seq] == row
 
 
-def test_rot_never_makes_a_wrong_tick_and_its_hole_is_a_gap():
+def test_rot_never_makes_a_wrong_tick_and_its_hole_is_a_gap(record_property):
     mutate_and_check(seed=20260102, times=1000)
+    record_property("logs with rot", 1000)
 
 
 @pytest.mark.long
-def test_rot_never_makes_a_wrong_tick_in_20_000_logs():
+def test_rot_never_makes_a_wrong_tick_in_20_000_logs(record_property):
     mutate_and_check(seed=20260103, times=20_000)
+    record_property("logs with rot", 20_000)
 
 
 def test_rot_inside_is_a_gap_of_just_the_ticks_it_hit(tmp_path):

@@ -454,7 +454,7 @@ async def kill_one(pipeline: Pipeline, choose: random.Random) -> None:
 @both_kinds
 @pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.long)])
 def test_a_pump_whose_workers_are_killed_loses_and_doubles_nothing(
-    kind: EngineName, kills: int, settings: Settings
+    kind: EngineName, kills: int, settings: Settings, record_property
 ):
     seed = random.randrange(2**32)
     print("seed", seed)
@@ -471,6 +471,8 @@ def test_a_pump_whose_workers_are_killed_loses_and_doubles_nothing(
     assert all(s.processed == now.received for s in now.consumers.values())
     assert problems(pipeline) == []
     assert kills <= pipeline.vwap.engine.replaced <= replaced_by(kind, kills)
+    record_property("kills", kills)
+    record_property("ticks", now.received)
 
 
 class PoisonedMarket(Market):
@@ -486,7 +488,7 @@ class PoisonedMarket(Market):
 
 @both_kinds
 async def test_a_pump_that_sets_a_batch_aside_says_that_it_is_incomplete(
-    kind: EngineName, settings: Settings, monkeypatch
+    kind: EngineName, settings: Settings, monkeypatch, record_property
 ):
     monkeypatch.setattr("quants.pipeline.Work", Faulty)
     market = PoisonedMarket(seed=1, symbols=SYMBOLS, tick_rate=50_000)
@@ -511,6 +513,7 @@ async def test_a_pump_that_sets_a_batch_aside_says_that_it_is_incomplete(
     assert report["engine"]["set_aside"] == 1
     assert not any(row["complete"] for row in report["vwap"].values())
     assert report["problems"] == [f"vwap dropped {lost} ticks"]
+    record_property("ticks set aside and counted", lost)
 
 
 # -- the pump as a process --------------------------------------------------------
@@ -535,7 +538,7 @@ def pump(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @both_kinds
 def test_a_killed_pump_leaves_no_worker_no_redis_and_no_shared_memory(
-    kind: EngineName, tmp_path: Path
+    kind: EngineName, tmp_path: Path, record_property
 ):
     before = orphans()
     with pump(tmp_path, "--engine", kind) as child:
@@ -546,6 +549,7 @@ def test_a_killed_pump_leaves_no_worker_no_redis_and_no_shared_memory(
         child.wait()
         ends = time.monotonic() + ORPHANED_SECONDS
         assert all(gone(p.pid, ends - time.monotonic()) for p in left)
+        record_property("processes gone with theirs", len(left))
     while orphans() - before and time.monotonic() < ends:
         time.sleep(0.01)
     assert orphans() - before == set()
