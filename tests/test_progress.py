@@ -85,6 +85,7 @@ def test_a_file_gets_nothing(work: str, folder: Path):
     else:
         with reading("", console):
             scan(folder / "ticks.log")
+        assert onlooker.get() is None
     assert console.file.getvalue() == ""  # type: ignore[attr-defined]
 
 

@@ -74,6 +74,7 @@ async def test_the_picture_says_what_the_report_says(pump: Pipeline):
             text.split()
         )
     assert "Nothing is lost so far" in text
+    assert "▲" not in text
 
 
 def test_a_loss_is_told_in_words(pump: Pipeline):
