@@ -186,7 +186,7 @@ class End(asyncio.Transport):
             self._protocol.pause_writing()
 
     def get_write_buffer_size(self) -> int:
-        return max(0, self.way.held - SOCKET_BYTES)
+        return 0 if self._lost else max(0, self.way.held - SOCKET_BYTES)
 
     def make_room(self) -> None:
         """Called when some of what was written has been taken."""

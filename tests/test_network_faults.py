@@ -6,22 +6,34 @@ and by the source, never by the code under test.
 """
 
 import asyncio
+import json
 import math
 import random
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from quants.feed import Wire
+from quants.channel import Channel
+from quants.feed import Receiver, Wire
 from quants.feed_client import Subscription
 from quants.feed_server import FeedServer, Policy
+from quants.frame import ticks_frame
 from quants.market import Market
+from quants.metrics import Registry
 from quants.tick import Batch, Rows
+from quants.vwap import Vwap
 from tests import virtual
 from tests.network import Connection, Trace
+from tests.proxy import Proxy
 from tests.virtual import VirtualLoop
 
 WIRES: list[Wire] = ["binary", "json"]
@@ -80,6 +92,50 @@ class Storm:
         return math.exp2(self.draw.uniform(-10, 0))
 
 
+class Editing:
+    """Sends some of the frames that carry ticks never, or more than once.
+
+    Attributes:
+        copies: of the n-th such frame, the first is 1; one of all others.
+        edited: the numbers that were in the frames of `copies`.
+    """
+
+    def __init__(self, copies: dict[int, int]) -> None:
+        self.copies, self.edited = copies, list[int]()
+        self._frames = 0
+
+    def __call__(self, frame: bytes) -> list[bytes]:
+        if not (numbers := numbers_in(frame)):
+            return [frame]
+        self._frames += 1
+        if self._frames in self.copies:
+            self.edited += numbers
+        return [frame] * self.copies.get(self._frames, 1)
+
+
+def numbers_in(frame: bytes) -> range:
+    """The ticks in a WebSocket frame of either wire, read from its bytes."""
+    payload = frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+    if payload[:4] == b"QTIK" and payload[5] == 1:
+        first = int.from_bytes(payload[16:24], "little")
+        return range(first, first + int.from_bytes(payload[6:8], "little"))
+    if payload.startswith(b'{"type":"tick"'):
+        seq = json.loads(payload)["seq"]
+        return range(seq, seq + 1)
+    return range(0)
+
+
+def runs_of(numbers: list[int]) -> list[range]:
+    """Ascending numbers as their unbroken runs."""
+    runs: list[range] = []
+    for number in numbers:
+        if runs and runs[-1].stop == number:
+            runs[-1] = range(runs[-1].start, number + 1)
+        else:
+            runs.append(range(number, number + 1))
+    return runs
+
+
 class Lossy:
     """Drops, repeats and swaps frames of a server, the welcome aside."""
 
@@ -101,6 +157,20 @@ class Lossy:
         if fate == "swapped":
             self._held = [frame]
         return ([frame, frame] if fate == "repeated" else []) + held
+
+
+def a_feed(loop: VirtualLoop, tick_rate: float, **options: Any) -> FeedServer:
+    options.setdefault("heartbeat_seconds", HEARTBEAT)
+    return FeedServer(Market(), tick_rate, clock=loop.time, **options)
+
+
+def a_client(loop: VirtualLoop, server: FeedServer, wire: Wire) -> Subscription:
+    return Subscription(server.url, wire, chance=loop.draw.random)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await asyncio.sleep(0.001)
 
 
 async def collect(subscription: Subscription) -> list[Batch]:
@@ -271,7 +341,7 @@ def test_cuts_at_any_step_lose_nothing_and_repeat_nothing(
     assert (run.receiver.gaps, run.receiver.gap_ticks) == (0, 0)
 
 
-@pytest.mark.schedules(20, 120)
+@pytest.mark.schedules(10, 120)
 @pytest.mark.parametrize("wire", WIRES)
 def test_what_the_network_loses_is_a_gap_and_every_number_comes_once(
     wire: Wire, fault_seed: int, record_property: Note
@@ -281,3 +351,368 @@ def test_what_the_network_loses_is_a_gap_and_every_number_comes_once(
     received, missing = accounted(run.batches, Market(fault_seed).take(TICKS))
     assert (run.receiver.received, run.receiver.gap_ticks) == (received, missing)
     assert received + missing == TICKS
+
+
+# -- a half-open peer (row 7) ------------------------------------------------------
+
+
+@pytest.mark.schedules(4, 40)
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_server_that_fell_silent_is_left_within_two_heartbeats(
+    wire: Wire, fault_seed: int
+):
+    async def story(loop: VirtualLoop) -> tuple[float, list[Batch]]:
+        async with a_feed(loop, 100) as server, a_client(loop, server, wire) as feed:
+            reading = asyncio.create_task(collect(feed))
+            publishing = asyncio.create_task(server.publish(200))
+            await asyncio.sleep(loop.draw.uniform(0, 1))
+            loop.connections[0].swallow()
+            gone = loop.time()
+            await until(lambda: len(loop.connections) == 2)
+            found = loop.time()
+            await publishing
+            return found - gone, await reading
+
+    seconds, batches = virtual.run(story, fault_seed)
+    assert seconds <= 2 * HEARTBEAT + 0.01
+    assert accounted(batches, Market().take(200)) == (200, 0)
+
+
+@pytest.mark.schedules(4, 40)
+@pytest.mark.parametrize("policy", ["wait", "drop_oldest"])
+@pytest.mark.parametrize("full", [False, True], ids=["taken", "full"])
+def test_a_client_that_fell_silent_is_let_go_within_two_heartbeats(
+    policy: Policy, full: bool, fault_seed: int
+):
+    """Also where its socket takes no more, and the publisher waits for it."""
+
+    async def story(loop: VirtualLoop) -> tuple[float, list[Batch], Counter[str]]:
+        async with (
+            a_feed(loop, 4000, policy=policy) as server,
+            a_client(loop, server, "binary") as feed,
+        ):
+            reading = asyncio.create_task(collect(feed))
+            publishing = asyncio.create_task(server.publish(8000))
+            await asyncio.sleep(loop.draw.uniform(0, 1))
+            there = server._subscribers[0]
+            loop.connections[0].swallow()
+            loop.connections[0].down.stalled = full
+            gone = loop.time()
+            await until(lambda: there not in server._subscribers)
+            found = loop.time()
+            await publishing
+            return found - gone, await reading, server.let_go
+
+    with small_buffers():
+        seconds, batches, let_go = virtual.run(story, fault_seed)
+    assert seconds <= 2 * HEARTBEAT + 0.01
+    assert let_go == {"silent": 1}
+    assert accounted(batches, Market().take(8000)) == (8000, 0)
+
+
+# -- many reconnect (row 8) --------------------------------------------------------
+
+
+@pytest.mark.schedules(1, 10)
+def test_a_hundred_clients_of_a_feed_that_is_away_do_not_come_back_together(
+    fault_seed: int, record_property: Note
+):
+    """A minute away: at most 10 % of the pauses in any 5 % of their window."""
+    tries: dict[str, list[float]] = {f"client {i}": [] for i in range(100)}
+
+    async def story(loop: VirtualLoop) -> float:
+        back = loop.time() + 70.0
+
+        def away(_: Connection) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tries[task.get_name()].append(loop.time())
+            if loop.time() < back:
+                raise ConnectionRefusedError
+
+        async with (
+            a_feed(loop, 1.0, heartbeat_seconds=5.0) as server,
+            AsyncExitStack() as s,
+        ):
+            feeds = [a_client(loop, server, "binary") for _ in tries]
+            reading = []
+            for name, feed in zip(tries, feeds, strict=True):
+                await s.enter_async_context(feed)
+                reading.append(asyncio.create_task(collect(feed), name=name))
+            publishing = asyncio.create_task(server.publish(80))
+            await asyncio.sleep(10.0)
+            loop.plan = away
+            for connection in loop.connections:
+                connection.cut()
+            await publishing
+            for batches in await asyncio.gather(*reading):
+                assert accounted(batches, Market().take(80)) == (80, 0)
+        return back
+
+    back = virtual.run(story, fault_seed)
+    shares = []  # of each pause in its window, which doubles up to 5 s
+    for times in tries.values():
+        for failures, (one, other) in enumerate(pairwise(times), start=1):
+            shares.append((other - one) / min(5.0, 0.1 * 2**failures))
+    record_property("tries", sum(map(len, tries.values())))
+    assert max(shares) < 1.001
+    assert most_within(shares, 0.05) <= 0.10 * len(shares)
+    returns = [times[-1] for times in tries.values()]
+    assert back <= min(returns) <= max(returns) <= back + 5.001
+    # A client that pauses 2.5 s on average comes within 0.25 s with 10 %.
+    assert most_within(returns, 0.25) <= 25
+
+
+def most_within(values: list[float], width: float) -> int:
+    """How many there are in the fullest window of that width."""
+    values = sorted(values)
+    return max(bisect_left(values, v + width) - i for i, v in enumerate(values))
+
+
+# -- frames that never come (row 9) --------------------------------------------------
+
+
+@pytest.mark.schedules(1, 20)
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1])
+@pytest.mark.parametrize("wire", WIRES)
+def test_each_hole_in_what_arrives_becomes_one_gap_with_its_numbers(
+    wire: Wire, share: float, fault_seed: int, record_property: Note
+):
+    frames = 2000  # of one tick each
+
+    async def story(loop: VirtualLoop) -> tuple[list[Batch], Editing]:
+        dropped = loop.draw.sample(range(1, frames + 1), round(share * frames))
+        editing = Editing(dict.fromkeys(dropped, 0))
+        loop.plan = lambda connection: setattr(connection.down.edited, "edit", editing)
+        async with a_feed(loop, 900) as server, a_client(loop, server, wire) as feed:
+            reading = asyncio.create_task(collect(feed))
+            await server.publish(frames)
+            return await reading, editing
+
+    batches, editing = virtual.run(story, fault_seed)
+    holes = [range(b.first_seq, b.next_seq) for b in batches if b.is_gap]
+    assert holes == runs_of(editing.edited)
+    missing = round(share * frames)
+    assert accounted(batches, Market().take(frames)) == (frames - missing, missing)
+    record_property("dropped", missing)
+    record_property("gaps", len(holes))
+
+
+@pytest.mark.schedules(2, 20)
+@pytest.mark.parametrize("wire", WIRES)
+def test_what_has_left_the_ring_is_one_gap_and_the_rest_is_filled(
+    wire: Wire, fault_seed: int
+):
+    async def story(loop: VirtualLoop) -> tuple[list[Batch], int, int]:
+        def away(_: Connection) -> None:
+            if loop.time() < back:
+                raise ConnectionRefusedError
+
+        async with (
+            a_feed(loop, 100, ring_ticks=50) as server,
+            a_client(loop, server, wire) as feed,
+        ):
+            reading = asyncio.create_task(collect(feed))
+            publishing = asyncio.create_task(server.publish(600))
+            await asyncio.sleep(loop.draw.uniform(0.1, 1))
+            back = loop.time() + loop.draw.uniform(1, 3)
+            loop.plan = away
+            last = feed.receiver.last_seq
+            loop.connections[0].cut()
+            await until(lambda: feed.reconnects == 1)
+            oldest = server.history.oldest
+            await publishing
+            return await reading, last, oldest
+
+    batches, last, oldest = virtual.run(story, fault_seed)
+    holes = [(b.first_seq, b.next_seq) for b in batches if b.is_gap]
+    assert holes == [(last + 1, oldest)]
+    missing = oldest - last - 1
+    assert accounted(batches, Market().take(600)) == (600 - missing, missing)
+
+
+@pytest.mark.schedules(4, 40)
+def test_a_frame_with_a_flipped_bit_is_refused_and_asked_for_again(fault_seed: int):
+    """On the binary wire, which has a checksum; one in JSON may look right."""
+
+    async def story(loop: VirtualLoop) -> tuple[list[Batch], Receiver]:
+        frames = iter(range(10_000))
+        flipped = loop.draw.sample(range(10, 500, 10), 5)  # not three in a row
+
+        def flip(frame: bytes) -> list[bytes]:
+            if numbers_in(frame) and next(frames) in flipped:
+                bit = 1 << loop.draw.randrange(8)
+                at = loop.draw.randrange(2, len(frame))  # behind WebSocket's header
+                frame = frame[:at] + bytes([frame[at] ^ bit]) + frame[at + 1 :]
+            return [frame]
+
+        loop.plan = lambda connection: setattr(connection.down.edited, "edit", flip)
+        async with (
+            a_feed(loop, 900) as server,
+            a_client(loop, server, "binary") as feed,
+        ):
+            reading = asyncio.create_task(collect(feed))
+            await server.publish(500)
+            batches = await reading
+            assert feed.reconnects == 5
+            return batches, feed.receiver
+
+    batches, receiver = virtual.run(story, fault_seed)
+    assert receiver.refused == 5
+    assert accounted(batches, Market().take(500)) == (500, 0)
+
+
+async def test_real_sockets_repeat_and_delay_as_the_virtual_ones_do():
+    editing = Editing(dict.fromkeys(range(1, 5000), 2))
+    async with FeedServer(Market(), 20_000) as server, Proxy(server) as proxy:
+        proxy.edit, proxy.delay_seconds = editing, 0.001
+        async with Subscription(proxy.url) as feed:
+            reading = asyncio.create_task(collect(feed))
+            await server.publish(1000)
+            batches = await reading
+    assert accounted(batches, Market().take(1000)) == (1000, 0)
+    assert feed.receiver.duplicates == len(editing.edited) == 1000
+
+
+# -- duplicates, another order, a clock that steps back (row 10) ------------------
+
+
+@pytest.mark.schedules(2, 20)
+@pytest.mark.parametrize("wire", WIRES)
+def test_what_arrives_again_is_counted_and_changes_nothing(wire: Wire, fault_seed: int):
+    async def story(loop: VirtualLoop) -> tuple[list[Batch], Receiver, Editing]:
+        again = loop.draw.sample(range(1, 501), 50)
+        editing = Editing({n: loop.draw.randint(2, 3) for n in again})
+        loop.plan = lambda connection: setattr(connection.down.edited, "edit", editing)
+        async with a_feed(loop, 900) as server, a_client(loop, server, wire) as feed:
+            reading = asyncio.create_task(collect(feed))
+            await server.publish(500)
+            return await reading, feed.receiver, editing
+
+    batches, receiver, editing = virtual.run(story, fault_seed)
+    assert accounted(batches, Market().take(500)) == (500, 0)
+    extra = sum(editing.copies[number] - 1 for number in editing.edited)
+    assert receiver.duplicates == extra  # a frame is a tick here
+
+
+SPLIT = st.lists(st.integers(1, 9), min_size=1, max_size=12)
+
+
+@given(SPLIT, st.randoms(use_true_random=False), st.data())
+def test_the_vwap_is_that_of_exactly_the_rows_that_count(sizes, draw, data):
+    """Frames in any order, some twice, some never; their clock jumps about."""
+    source = Market(seed=5).take(sum(sizes))
+    arriving: list[tuple[int, bytes]] = []
+    first = 1
+    for size in sizes:
+        sent_ns = data.draw(st.integers(0, 2**62))
+        frame = ticks_frame(source[first - 1 : first - 1 + size], first, sent_ns)
+        arriving += [(first, frame)] * data.draw(st.integers(0, 3))
+        first += size
+    draw.shuffle(arriving)
+    counted: list[int] = []  # what has a higher number than all before
+    for _, frame in arriving:
+        known = counted[-1] if counted else 0
+        counted += [n for n in numbers_in(as_message(frame)) if n > known]
+
+    receiver = Receiver()
+    receiver.symbols, receiver.expected = tuple(Market().symbols), 1
+    batches = list(receiver.receive([frame for _, frame in arriving]))
+    vwap = Vwap(receiver.symbols, Registry())
+    asyncio.run(vwap.run(one_by_one(batches)))
+    assert receiver.received == len(counted)
+    assert receiver.gap_ticks == vwap.gap_ticks == (counted or [0])[-1] - len(counted)
+    rows = [tuple(source[n - 1].tolist()) for n in counted]
+    for symbol, sums in enumerate(vwap.sums()):
+        traded = [(price, size) for _, price, size, s, _ in rows if s == symbol]
+        assert sums.ticks == len(traded)
+        volume = sum(size for _, size in traded)
+        if volume:
+            spent = sum(price * size for price, size in traded)
+            assert sums.vwap() == Fraction(spent, volume)
+
+
+def as_message(frame: bytes) -> bytes:
+    return bytes([0x82, 126]) + len(frame).to_bytes(2, "big") + frame
+
+
+async def one_by_one(batches: list[Batch]) -> AsyncIterator[Batch]:
+    for batch in batches:
+        yield batch
+
+
+# -- one client does not read (row 11) ---------------------------------------------
+
+
+@pytest.mark.schedules(1, 10)
+@pytest.mark.parametrize("policy", ["disconnect", "drop_oldest"])
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_client_that_does_not_read_costs_the_others_nothing(
+    wire: Wire, policy: Policy, fault_seed: int
+):
+    """And itself the policy: let go once, or told exactly what was dropped."""
+    ticks, size, healthy = 16_000, 1 << 16, 8
+
+    async def story(loop: VirtualLoop) -> None:
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            server = await enter(a_feed(loop, 8000, policy=policy))
+            stalled = await enter(a_client(loop, server, wire))
+            channel = server._subscribers[0].channel
+            feeds = [await enter(a_client(loop, server, wire)) for _ in range(healthy)]
+            reading = [asyncio.create_task(collect(feed)) for feed in feeds]
+            held = asyncio.create_task(most_held(loop.connections[0], channel))
+            await server.publish(ticks)
+            source = Market().take(ticks)
+            for batches in await asyncio.gather(*reading):
+                assert accounted(batches, source) == (ticks, 0)
+            assert all(feed.reconnects == 0 for feed in feeds)
+            held.cancel()
+            frame = 16_000  # of 80 ticks in JSON
+            # In both kernels, the transport, aiohttp before it waits, the channel.
+            assert max(most) <= 4 * size + 2 * frame
+            received, missing = accounted(await collect(stalled), source)
+            assert received + missing == ticks
+            if policy == "disconnect":
+                assert server.let_go == {"slow": 1}
+                assert (missing, stalled.reconnects) == (0, 1)
+            else:
+                assert not server.let_go
+                assert 0 < missing == channel.statistics().dropped
+                assert stalled.reconnects == 0
+
+    most = [0]
+
+    async def most_held(connection: Connection, channel: Channel) -> None:
+        while True:
+            most.append(connection.down.held + channel._bytes)
+            await asyncio.sleep(0.001)
+
+    with small_buffers(size), patch("quants.feed_client.INBOX_BYTES", size):
+        virtual.run(story, fault_seed)
+
+
+# -- a loop that stands still (row 16) -----------------------------------------------
+
+
+@pytest.mark.schedules(3, 30)
+@pytest.mark.parametrize("heartbeats", [0.2, 1.5, 10])
+def test_a_loop_that_stood_still_takes_nobody_for_gone(
+    heartbeats: float, fault_seed: int
+):
+    async def story(loop: VirtualLoop) -> None:
+        async with (
+            a_feed(loop, 50, heartbeat_seconds=1.0) as server,
+            a_client(loop, server, "binary") as feed,
+        ):
+            reading = asyncio.create_task(collect(feed))
+            publishing = asyncio.create_task(server.publish(1000))
+            for _ in range(3):
+                await asyncio.sleep(loop.draw.uniform(0, 3))
+                loop.hold(heartbeats)
+            await publishing
+            assert accounted(await reading, Market().take(1000)) == (1000, 0)
+            assert feed.reconnects == 0
+            assert not server.let_go
+
+    virtual.run(story, fault_seed)

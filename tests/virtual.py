@@ -105,11 +105,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any
     ) -> Any:
         """Connect two transports in memory, or refuse."""
-        if port not in self.listening:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody at {port}")
         connection = Connection(self, len(self.connections) + 1, self.trace)
         self.connections.append(connection)
-        self.plan(connection)
+        self.plan(connection)  # which may refuse it, too
+        if port not in self.listening:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody at {port}")
         connection.server.open(self.listening[port]())
         connection.client.open(protocol := protocol_factory())
         return connection.client, protocol
