@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 
 import numpy as np
 import pytest
@@ -363,7 +364,7 @@ GOOD = ticks_frame(rows_of([(1, 2, 3, 0, 0)]), 1, 0)
 
 
 @pytest.mark.parametrize("frame", [GOOD[:-1], b"X" + GOOD[1:], GOOD[:-1] + b"X", b""])
-async def test_a_frame_that_breaks_the_promise_ends_the_subscription(frame):
+async def test_a_frame_that_is_broken_every_time_ends_the_subscription(frame):
     async with peer(WELCOME, GOOD, frame) as url:
         batches = []
         with pytest.raises(FrameError, match=r"expected .*, received"):  # noqa: PT012
@@ -371,7 +372,35 @@ async def test_a_frame_that_breaks_the_promise_ends_the_subscription(frame):
                 async for batch in subscription:
                     batches.append(batch)  # noqa: PERF401
         assert [batch.frame for batch in batches] == [GOOD]
+        assert subscription.receiver.refused == 3
         assert subscription._inbox is None  # the connection is closed
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_a_frame_that_is_broken_once_is_asked_for_again(wire):
+    """Refused and counted, the connection closed; nothing of it is lost."""
+    broken = range(4, 40, 6)
+    async with (
+        FeedServer(Market(), 100_000) as server,
+        Proxy(server) as proxy,
+        Subscription(proxy.url, wire, sleep=Pauses()) as subscription,
+    ):
+        numbers = count()
+        proxy.edit = lambda frame: [rotten(frame) if next(numbers) in broken else frame]
+        reading = asyncio.create_task(collect(subscription))
+        proxy.cut_now()
+        await server.publish(20_000)
+        batches = await reading
+    assert contiguous(batches)
+    assert market_rows(1, batches)
+    assert subscription.receiver.received == 20_000
+    assert subscription.receiver.gap_ticks == 0
+    assert 1 <= subscription.receiver.refused <= 6
+
+
+def rotten(frame: bytes) -> bytes:
+    """A WebSocket frame whose last byte has turned into another."""
+    return frame[:-1] + bytes([frame[-1] ^ 1])
 
 
 async def test_a_message_in_fragments_is_refused():

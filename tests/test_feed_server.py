@@ -8,10 +8,11 @@ import asyncio
 import json
 import random
 import struct
+import threading
 import urllib.request
 import zlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from decimal import Decimal
 from typing import Any
 
@@ -25,11 +26,12 @@ from websockets.typing import Origin, Subprotocol
 
 from quants.errors import EnvironmentFault, SettingsError
 from quants.feed import Wire
+from quants.feed_client import subscribe
 from quants.feed_server import CHANNEL_BYTES, FeedServer
 from quants.history import RING_FRAMES
 from quants.market import Market
 from quants.pace import AS_FAST_AS_TAKEN, MAX_WAKE_UP_ROWS, due, intended
-from quants.tick import TICK, Rows, Symbol
+from quants.tick import TICK, Batch, Rows, Symbol
 
 WIRES: list[Wire] = ["binary", "json"]
 KINDS = {1: "tick", 2: "gap", 3: "heartbeat", 4: "reset", 5: "end"}
@@ -495,6 +497,8 @@ async def test_a_request_it_cannot_read_closes_that_connection_only(request_text
             await asyncio.wait_for(all_of(ws), 10)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code in (1008, 1009)
+        await until(lambda: len(server._subscribers) == 1)
+        assert server.let_go == {"refused": 1}
         await server.publish(5)
         assert (await read(other))["tick"] == 5
 
@@ -656,6 +660,116 @@ async def test_who_is_behind_at_the_end_still_gets_the_rest():
         await all_others_wait()
         assert (await count(ws))["tick"] == 250_000
         await closing
+
+
+# -- signs of life -------------------------------------------------------------
+
+SOON = 0.05  # a heartbeat, in seconds
+MANY = 20 * SOON  # nothing may happen for so long: ten times the patience
+
+
+async def test_who_never_answers_is_let_go_after_three_pings():
+    """A half-open socket: the bytes go out, and nothing comes back."""
+    async with FeedServer(Numbered(), heartbeat_seconds=SOON) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: MDEyMzQ1Njc4OUFCQ0RFRg==\r\n\r\n"
+        )
+        heard = b""
+        with suppress(ConnectionResetError):
+            while some := await reader.read(1000):
+                heard += some
+        assert heard.count(b"\x89\x00") == 3
+        await until(lambda: server.let_go == {"silent": 1})
+        writer.close()
+
+
+async def test_who_answers_is_kept_however_little_it_says():
+    async with (
+        FeedServer(Numbered(), heartbeat_seconds=SOON) as server,
+        subscribed(server, ping_interval=None) as (ws, _),
+    ):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MANY):
+                await count(ws)
+        assert not server.let_go
+        assert len(server._subscribers) == 1
+        await (await ws.ping(b"and are you there?"))
+
+
+async def test_who_does_not_read_is_slow_and_not_gone():
+    """Its socket is full: it cannot see the pings, and the policy is `wait`."""
+    async with (
+        FeedServer(Numbered(), AS_FAST_AS_TAKEN, heartbeat_seconds=SOON) as server,
+        subscribed(server) as (ws, _),
+    ):
+        publishing = asyncio.create_task(server.publish(FLOOD))
+        await until_stalled(server)
+        await asyncio.sleep(MANY)
+        assert not server.let_go
+        assert (await count(ws))["tick"] == FLOOD
+        await publishing
+
+
+async def test_a_client_of_ours_beats_also_when_it_does_not_read():
+    async with (
+        FeedServer(Numbered(), AS_FAST_AS_TAKEN, heartbeat_seconds=SOON) as server,
+        subscribe(server.url) as subscription,
+    ):
+        publishing = asyncio.create_task(server.publish(FLOOD))
+        await until_stalled(server)
+        subscriber = server._subscribers[0]
+        await until(lambda: subscriber._beats)
+        await asyncio.sleep(MANY)
+        assert server._subscribers == [subscriber]
+        assert sum([len(batch) async for batch in subscription]) == FLOOD
+        await publishing
+        assert subscription.reconnects == 0
+
+
+async def test_a_client_of_ours_that_falls_silent_is_found_with_a_full_socket():
+    async with (
+        FeedServer(Numbered(), AS_FAST_AS_TAKEN, heartbeat_seconds=SOON) as server,
+        subscribe(server.url) as subscription,
+    ):
+        publishing = asyncio.create_task(server.publish())
+        await until_stalled(server)
+        await until(lambda: server._subscribers[0]._beats)
+        assert subscription._beating is not None
+        subscription._beating.cancel()
+        await until(lambda: server.let_go == {"silent": 1})
+        publishing.cancel()
+
+
+class Slow:
+    """An archive that gives nothing before it is told to."""
+
+    next_seq = 1_000_000
+
+    def __init__(self) -> None:
+        self.asked, self.ready = threading.Event(), threading.Event()
+
+    def read(self, first: int, last: int) -> Iterator[Batch]:
+        self.asked.set()
+        assert self.ready.wait(30)
+        yield from ()
+
+
+async def test_signs_of_life_count_also_while_a_log_is_read():
+    slow = Slow()
+    async with FeedServer(Numbered(), heartbeat_seconds=SOON, ring_ticks=1) as server:
+        await publish_without_end(server, 3)
+        server.history.archive = slow
+        async with subscribed(server) as (ws, _):
+            await ws.send(json.dumps({"from_seq": 1}))
+            await until(slow.asked.is_set)
+            await asyncio.sleep(MANY)
+            assert not server.let_go
+            slow.ready.set()
+            while told(await ws.recv())["kind"] != "gap":
+                pass
 
 
 # -- who may read --------------------------------------------------------------
