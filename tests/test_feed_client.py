@@ -377,9 +377,9 @@ async def test_a_frame_that_is_broken_every_time_ends_the_subscription(frame):
 
 
 @pytest.mark.parametrize("wire", WIRES)
-async def test_a_frame_that_is_broken_once_is_asked_for_again(wire):
+async def test_a_frame_that_is_broken_on_its_way_is_asked_for_again(wire):
     """Refused and counted, the connection closed; nothing of it is lost."""
-    broken = range(4, 40, 6)
+    broken = 10, 60  # one more in a row, and it would give up
     async with (
         FeedServer(Market(), 100_000) as server,
         Proxy(server) as proxy,
@@ -395,7 +395,7 @@ async def test_a_frame_that_is_broken_once_is_asked_for_again(wire):
     assert market_rows(1, batches)
     assert subscription.receiver.received == 20_000
     assert subscription.receiver.gap_ticks == 0
-    assert 1 <= subscription.receiver.refused <= 6
+    assert 1 <= subscription.receiver.refused <= 2
 
 
 def rotten(frame: bytes) -> bytes:
