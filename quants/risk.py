@@ -3,6 +3,8 @@
 The limits sit in arrays and are compared on the loop, a batch at once. Redis
 is only spoken to from a thread pool: to read the limits again every second and
 to deliver alerts. While it is away the last limits hold and alerts wait.
+
+Ticks that never came are a risk too: a gap in the feed raises an alert.
 """
 
 import asyncio
@@ -29,6 +31,8 @@ Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 log = logging.getLogger("quants.risk")
+
+GAP = "gap"  # the rule that none of the stream's numbers may be missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,8 @@ class Risk:
         self.latest: deque[Alert] = deque(maxlen=5)  # raised, for those who look
         self.read_failures = 0
         self._cooldowns = {rule: Cooldown(len(symbols), cooldown_ns) for rule in RULES}
+        self._cooldowns[GAP] = Cooldown(1, cooldown_ns)
+        self._last_time_ns = np.zeros(1, np.int64)  # of the ticks checked so far
         self._clock, self._sleep = clock, sleep
         self._limits_read = clock()  # when the limits were last heard
         self._register(registry)
@@ -133,8 +139,23 @@ class Risk:
             delivering.cancel()
 
     def check(self, batch: Batch) -> list[Alert]:
-        """The alerts of a batch, by sequence number; a gap has none."""
-        rows, alerts = batch.rows, []
+        """The alerts of a batch, by sequence number."""
+        alerts = self._missing(batch) if batch.is_gap else self._breaches(batch)
+        self.raised.update(alert.rule for alert in alerts)
+        self.latest.extend(alerts)
+        return alerts
+
+    def _missing(self, hole: Batch) -> list[Alert]:
+        """One alert for a hole; its event time is that of the tick before it."""
+        time_ns, first = self._last_time_ns, hole.first_seq
+        if not self._cooldowns[GAP].passing(np.zeros(1, np.uint32), time_ns):
+            return []
+        id = f"{self.stream}:{first}:{GAP}"
+        return [Alert(id, GAP, "*", first, int(time_ns[0]), str(hole.span), "0")]
+
+    def _breaches(self, batch: Batch) -> list[Alert]:
+        rows, alerts = batch.rows, list[Alert]()
+        self._last_time_ns = rows["time_ns"][-1:]
         for rule, found in breaches(rows, self.limits).items():
             if len(found):
                 symbol, time_ns = rows["symbol"][found], rows["time_ns"][found]
@@ -143,10 +164,7 @@ class Risk:
                     self._alert(rule, batch.first_seq + i, rows[i])
                     for i in found[passing].tolist()
                 ]
-        self.raised.update(alert.rule for alert in alerts)
-        alerts.sort(key=lambda alert: (alert.seq, alert.rule))
-        self.latest.extend(alerts)
-        return alerts
+        return sorted(alerts, key=lambda alert: (alert.seq, alert.rule))
 
     def _alert(self, rule: str, seq: int, row: np.void) -> Alert:
         time_ns, price, size, symbol, _ = row.item()
@@ -190,7 +208,8 @@ class Risk:
         counter, gauge = registry.counter, registry.gauge
         counter(
             "quants_alerts_total", "Alerts raised",
-            lambda: {(rule,): self.raised[rule] for rule in RULES}, ("rule",),
+            lambda: {(rule,): self.raised[rule] for rule in self._cooldowns},
+            ("rule",),
         )  # fmt: skip
         counter(
             "quants_alerts_suppressed_total", "Breaches within an alert's cooldown",

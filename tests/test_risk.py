@@ -15,7 +15,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quants.alerts import STREAM
+from quants.alerts import STREAM, Alert
 from quants.host import free_port, running
 from quants.limits import limit_key
 from quants.metrics import Registry
@@ -93,11 +93,27 @@ def test_of_10_000_identical_breaches_one_is_an_alert_and_9_999_are_suppressed()
     assert risk.summary() == {
         "price_band": AlertCounts(1, 0, 9_999, 1),
         "notional": AlertCounts(0, 0, 0, 0),
+        "gap": AlertCounts(0, 0, 0, 0),
     }
 
 
-def test_a_gap_raises_nothing():
-    assert with_limits(["180.00", "190.00", "1", "1"]).check(gap(1, 7)) == []
+def test_a_gap_is_an_alert_at_the_time_of_the_tick_before_it():
+    risk = with_limits(["180.00", "190.00", "1", "1"])
+    risk.check(batch([(0, 18_500, 1, 0), (5 * SECOND, 18_500, 1, 0)]))
+    assert risk.check(gap(3, 7)) == [
+        Alert("s1:3:gap", "gap", "*", 3, START + 5 * SECOND, "7", "0")
+    ]
+
+
+def test_of_a_hundred_gaps_within_a_second_one_is_an_alert():
+    risk = with_limits()
+    for i in range(100):
+        risk.check(batch([(i, 18_500, 1, 0)], first_seq=1 + 2 * i))
+        risk.check(gap(2 + 2 * i, 1))
+    assert risk.summary()["gap"] == AlertCounts(1, 0, 99, 1)
+    risk.check(batch([(2 * SECOND, 18_500, 1, 0)], first_seq=201))
+    risk.check(gap(202, 1))
+    assert risk.summary()["gap"] == AlertCounts(2, 0, 99, 2)
 
 
 ticks = st.tuples(
@@ -115,7 +131,7 @@ def test_alerts_are_the_same_in_any_framing_and_those_that_fractions_find(ticks,
     texts = ["180.00", "190.00", "18500.00", "1"]
     risk = with_limits(texts, texts, cooldown_ns=3)
     found, edges = [], [0, *sorted(min(c, len(ticks)) for c in cuts), len(ticks)]
-    for first, end in pairwise(edges):
+    for first, end in pairwise(dict.fromkeys(edges)):
         found += risk.check(batch(ticks[first:end], first + 1))
     assert [a.id for a in found] == slow_alerts(ticks, cooldown_ns=3)
 
@@ -147,10 +163,10 @@ async def test_limits_come_from_redis_and_alerts_go_there(path):
         ticks = [(i, 19_001, 100, 0) for i in range(100)]
         await risk.run(each(batch(ticks), gap(101, 5), breach(2, 106)))
         assert [a["id"] for a in alerts_in(client)] == [
-            "s1:1:notional", "s1:1:price_band", "s1:106:price_band",
+            "s1:1:notional", "s1:1:price_band", "s1:101:gap", "s1:106:price_band",
         ]  # fmt: skip
     assert risk.summary()["price_band"] == AlertCounts(2, 2, 99, 0)
-    assert repr(risk) == "<Risk 3 alerts raised, <Outbox 0/10000, 0 lost>>"
+    assert repr(risk) == "<Risk 4 alerts raised, <Outbox 0/10000, 0 lost>>"
 
 
 async def test_a_limit_that_changes_is_known_within_one_refresh():

@@ -95,7 +95,7 @@ def test_every_line_is_as_wide_as_the_first_whatever_it_says(
     large = drawn(Picture(grown, grown), width, color_system=None)
     for text in (small, large):
         lines = text.splitlines()
-        assert len(lines) <= 23
+        assert len(lines) <= 24
         assert {len(line) for line in lines} == {min(width, 100)}
     assert len(small.splitlines()) == len(large.splitlines())
 
