@@ -44,7 +44,7 @@ class Receiver:
         self.ended = False
         self.received = self.duplicates = self.gaps = self.gap_ticks = 0
         self.refused = 0
-        self._resuming = False  # asked to go on; live frames may come first
+        self._live_from = 0  # asked to go on; live frames may come first
 
     @property
     def last_seq(self) -> int:
@@ -70,9 +70,9 @@ class Receiver:
         self.heartbeat_seconds = welcome.heartbeat_seconds
         if self.expected is None:
             self.expected = welcome.next_seq
-        self._resuming = self.expected != welcome.next_seq
-        if not self._resuming:
+        if self.expected == welcome.next_seq:
             return None
+        self._live_from = welcome.next_seq
         return msgspec.json.encode(Request(self.expected))
 
     def receive(self, messages: Sequence[bytes]) -> Iterator[Batch]:
@@ -94,9 +94,9 @@ class Receiver:
         """Decide what a frame adds: a hole first, then what is new of it."""
         assert self.expected is not None
         missing = batch.first_seq - self.expected
-        if self._resuming and missing > 0:
+        if missing > 0 and 0 < self._live_from <= batch.first_seq:
             return  # live frames from before the resumed ones: they come again
-        self._resuming = False
+        self._live_from = 0
         if kind is Kind.RESET:
             raise EnvironmentFault(f"stream {self.stream} was reset: start a new run")
         if missing > 0:

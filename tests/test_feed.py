@@ -195,6 +195,16 @@ def test_after_a_cut_it_asks_for_the_next_number_and_waits_for_it(wire):
 
 
 @pytest.mark.parametrize("wire", WIRES)
+def test_a_resumed_frame_that_is_lost_is_a_gap_and_not_the_end_of_it(wire):
+    receiver = joined(wire)
+    take(receiver, (Kind.TICKS, ticks(1, 4)))
+    receiver.greet(welcome(next_seq=9))
+    assert take(receiver, (Kind.TICKS, ticks(9, 2))) == []
+    resumed = take(receiver, (Kind.TICKS, ticks(7, 2)), (Kind.TICKS, ticks(9, 2)))
+    assert story(resumed) == [("gap", 5, 2), ("ticks", 7, 2), ("ticks", 9, 2)]
+
+
+@pytest.mark.parametrize("wire", WIRES)
 def test_what_the_server_no_longer_has_comes_as_a_gap(wire):
     receiver = joined(wire)
     take(receiver, (Kind.TICKS, ticks(1, 4)))
