@@ -3,10 +3,10 @@
 A test that asks for `fault_seed` runs once for each seed of a fixed set, which
 `@pytest.mark.schedules(few, many)` sizes: a few always, many under `make long`.
 When one fails, its report says how to run that very schedule again. What a
-test records with `record_property` is added up at the end.
+test records with `record_property` is added up at the end; `--faults FILE`
+makes it a page (`faults.py`).
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Generator
 from itertools import chain
 from pathlib import Path
@@ -62,18 +62,12 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    figures: dict[str, Counter[str]] = defaultdict(Counter)
-    for report in terminalreporter.getreports("passed"):
-        if report.when == "call" and report.user_properties:
-            name = report.location[2].partition("[")[0]
-            counts = {k: n for k, n in report.user_properties if isinstance(n, int)}
-            figures[name].update({"runs": 1, **counts})
+    reports = map(terminalreporter.getreports, OUTCOMES)
+    run = faults.shown(chain.from_iterable(reports))
     if path := terminalreporter.config.getoption("--faults"):
-        told = map(terminalreporter.getreports, OUTCOMES)
-        run = faults.shown(chain.from_iterable(told))
         path.write_text(faults.matrix(run, faults.facts()), encoding="utf-8")
-    if figures:
+    told = {test: it for (_, test), it in run.items() if it.figures}
+    if told:
         terminalreporter.section("figures")
-    for name, counts in figures.items():
-        said = ", ".join(f"{n:,} {what}" for what, n in counts.items())
-        terminalreporter.write_line(f"{name}: {said}")
+    for test, it in told.items():
+        terminalreporter.write_line(f"{test}: {it}, {faults.added_up(it.figures)}")

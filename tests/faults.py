@@ -102,7 +102,25 @@ FAULTS = (
             "test_cli.py": (
                 "test_a_full_disk_ends_the_run_and_keeps_every_whole_frame",
             ),
+            "test_lifecycle.py": (
+                "test_a_full_disk_stops_the_feed_until_there_is_space",
+                "test_a_disk_that_stays_full_ends_the_run_in_one_sentence",
+            ),
             "test_export.py": ("test_a_full_disk_leaves_nothing",),
+        },
+    ),
+    Fault(
+        5,
+        "an fsync that takes 500 ms",
+        "the feed and VWAP go on, what waits is bounded",
+        {
+            "test_lifecycle.py": (
+                "test_while_an_fsync_takes_long_the_feed_and_vwap_go_on",
+                "test_a_slow_fsync_does_not_make_vwap_later",
+            ),
+            "test_ticklog.py": (
+                "test_a_slow_disk_makes_the_feed_wait_and_not_the_loop",
+            ),
         },
     ),
     Fault(
@@ -123,34 +141,59 @@ FAULTS = (
     Fault(
         7,
         "a half-open peer",
-        "found within two heartbeats",
-        {"test_feed_client.py": ("test_a_silent_peer_is_found_within_two_heartbeats",)},
+        "found within two heartbeats, on either side",
+        {
+            "test_network_faults.py": (
+                "test_a_server_that_fell_silent_is_left_within_two_heartbeats",
+                "test_a_client_that_fell_silent_is_let_go_within_two_heartbeats",
+            ),
+            "test_feed_client.py": (
+                "test_a_silent_peer_is_found_within_two_heartbeats",
+            ),
+            "test_feed_server.py": (
+                "test_who_never_answers_is_let_go_after_three_pings",
+            ),
+        },
     ),
     Fault(
         8,
         "100 clients reconnect",
         "full jitter and a cap: no herd",
         {
+            "test_network_faults.py": (
+                "test_a_hundred_clients_of_a_feed_that_is_away_do_not_come_back"
+                "_together",
+            ),
             "test_feed_client.py": (
                 "test_a_pause_is_a_share_of_what_doubles_up_to_five_seconds",
                 "test_a_hundred_clients_do_not_come_back_together",
-            )
+            ),
         },
     ),
     Fault(
         9,
         "a gap, inside the ring and beyond ring and log",
-        "filled in order, or an explicit gap and a VWAP marked incomplete",
+        "filled in order; else an explicit gap, VWAP incomplete, one alert",
         {
             "test_network_faults.py": (
                 "test_what_the_network_loses_is_a_gap_and_every_number_comes_once",
+                "test_each_hole_in_what_arrives_becomes_one_gap_with_its_numbers",
+                "test_what_has_left_the_ring_is_one_gap_and_the_rest_is_filled",
             ),
             "test_feed_server.py": (
                 "test_a_resume_inside_the_ring_is_served_from_it",
                 "test_beyond_the_ring_a_gap_says_what_is_gone",
             ),
+            "test_history.py": (
+                "test_what_the_ring_has_lost_comes_from_the_log",
+                "test_hand_over_to_live_loses_nothing_whenever_it_comes",
+            ),
             "test_pipeline.py": (
                 "test_a_gap_makes_the_report_incomplete_and_names_the_loss",
+            ),
+            "test_risk.py": (
+                "test_a_gap_is_an_alert_at_the_time_of_the_tick_before_it",
+                "test_of_a_hundred_gaps_within_a_second_one_is_an_alert",
             ),
         },
     ),
@@ -159,9 +202,12 @@ FAULTS = (
         "duplicates, reordering, a clock that steps back",
         "each number once; event time is kept",
         {
+            "test_network_faults.py": (
+                "test_what_arrives_again_is_counted_and_changes_nothing",
+                "test_the_vwap_is_that_of_exactly_the_rows_that_count",
+            ),
             "test_feed.py": (
                 "test_whatever_the_network_does_every_number_is_accounted_for_once",
-                "test_duplicates_are_dropped_and_counted",
             ),
             "test_windows.py": (
                 "test_a_time_window_is_exact_in_any_order_and_any_batches",
@@ -176,11 +222,14 @@ FAULTS = (
         "a client stops reading",
         "the others are not slowed, memory is bounded, the policy counts",
         {
+            "test_network_faults.py": (
+                "test_a_client_that_does_not_read_costs_the_others_nothing",
+            ),
             "test_feed_server.py": (
                 "test_disconnect_lets_go_of_a_stalled_client_only",
                 "test_drop_oldest_tells_its_client_what_it_dropped",
                 "test_what_is_held_for_a_stalled_client_is_bounded_in_bytes",
-            )
+            ),
         },
     ),
     Fault(
@@ -193,6 +242,18 @@ FAULTS = (
                 "test_a_consumer_ten_times_too_slow_leaves_no_tick_unaccounted",
             ),
             "test_pipeline.py": ("test_ticks_are_conserved_at_every_moment",),
+        },
+    ),
+    Fault(
+        13,
+        "a consumer raises, or hangs",
+        "alone, started again within a budget; then the pump ends and says why",
+        {
+            "test_supervisor.py": (
+                "test_a_consumer_that_raises_goes_on_with_the_next_batch",
+                "test_a_consumer_that_hangs_is_cancelled_and_started_again",
+                "test_the_budget_spent_its_fault_ends_the_pump",
+            )
         },
     ),
     Fault(
@@ -221,12 +282,12 @@ FAULTS = (
     Fault(
         16,
         "the GIL is held, or the loop stands still, for long",
-        "the lag is seen, and whose fault it is",
+        "the lag is seen, and whose fault it is; nobody is taken for gone",
         {
-            "test_monitor.py": (
-                "test_a_stall_delays_every_beat_that_falls_into_it",
-                "test_a_blocked_loop_shows_up_as_lag",
+            "test_network_faults.py": (
+                "test_a_loop_that_stood_still_takes_nobody_for_gone",
             ),
+            "test_monitor.py": ("test_a_blocked_loop_shows_up_as_lag",),
             "test_stalls.py": (
                 "test_a_loop_that_python_code_stalls_has_its_culprit_and_who_called_it",
                 "test_the_culprit_is_found_while_a_call_in_c_holds_the_gil",
@@ -264,6 +325,38 @@ FAULTS = (
         },
     ),
     Fault(
+        19,
+        "told to stop under full load, once and twice; interrupted in a notebook",
+        "drained within 5 s, the log complete; the second time it stops now",
+        {
+            "test_lifecycle.py": (
+                "test_a_pump_told_to_stop_under_load_drains_and_loses_nothing",
+                "test_a_pump_told_twice_stops_now_and_its_log_is_whole",
+            ),
+            "test_cli.py": (
+                "test_the_first_signal_drains_and_the_log_is_complete",
+                "test_the_second_signal_stops_now",
+            ),
+            "test_workers.py": (
+                "test_an_interrupt_of_the_whole_group_drains_the_pump",
+            ),
+            "test_lab.py": ("test_a_session_beats_so_that_stop_is_seen",),
+        },
+    ),
+    Fault(
+        20,
+        "started and stopped again and again in one process",
+        "no task, thread, file, child or shared memory is left",
+        {
+            "test_lifecycle.py": (
+                "test_a_pump_started_again_and_again_leaves_nothing",
+            ),
+            "test_engines.py": (
+                "test_an_engine_opened_and_closed_again_and_again_leaves_nothing",
+            ),
+        },
+    ),
+    Fault(
         21,
         "kill -9 of the pump, of a parent, of a whole group",
         "no worker, no Redis, no shared memory is left",
@@ -290,8 +383,11 @@ FAULTS = (
                 "test_noise_is_refused_on_either_wire_and_by_no_other_error",
                 "test_two_wrong_texts_never_make_two_right_ones",
             ),
+            "test_network_faults.py": (
+                "test_a_frame_with_a_flipped_bit_is_refused_and_asked_for_again",
+            ),
             "test_feed_client.py": (
-                "test_a_frame_that_breaks_the_promise_ends_the_subscription",
+                "test_a_frame_that_is_broken_every_time_ends_the_subscription",
                 "test_a_message_larger_than_any_frame_never_becomes_a_batch",
             ),
             "test_feed_server.py": (
@@ -301,6 +397,46 @@ FAULTS = (
             ),
             "test_prometheus.py": (
                 "test_stalled_scrapers_cost_the_pump_and_the_others_nothing",
+            ),
+        },
+    ),
+    Fault(
+        23,
+        "the same seed, another wire, engine, framing, number of workers",
+        "the same rows (their SHA-256 is pinned), sums and alerts",
+        {
+            "test_lifecycle.py": (
+                "test_one_seed_gives_one_state_whatever_wire_engine_cores_and_framing",
+            ),
+            "test_market.py": (
+                "test_the_rows_are_pinned",
+                "test_the_framing_changes_no_row",
+            ),
+            "test_engines.py": ("test_every_engine_gives_the_same_exact_sums",),
+        },
+    ),
+    Fault(
+        24,
+        "a log is replayed",
+        "the very state of the live run, at any speed",
+        {
+            "test_lifecycle.py": (
+                "test_a_replay_of_the_log_is_the_state_of_the_live_run",
+            ),
+            "test_serve.py": ("test_a_log_replays_and_loops",),
+        },
+    ),
+    Fault(
+        25,
+        "50,000 ticks a second for long",
+        "memory does not grow, all is counted, VWAP is that of the log",
+        {
+            "test_lifecycle.py": (
+                "test_for_long_no_tick_is_lost_every_sum_is_exact_and_memory_does_not"
+                "_grow",
+            ),
+            "test_pipeline.py": (
+                "test_the_log_holds_the_ticks_whose_sums_the_report_gives",
             ),
         },
     ),
