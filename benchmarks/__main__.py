@@ -20,6 +20,7 @@ NAMES = (
     "monitor",
     "collector",
     "pools",
+    "log",
     "saturation",
     "cores",
     "scrapes",

@@ -121,12 +121,12 @@ def bench(loop_ticks: int, folder: Path | None = None) -> Iterator[Bench]:
         yield Bench(Path(inside), loop_ticks, server.url)
 
 
-def run(plan: Plan) -> tuple[Report, Report]:
-    """Start both processes of a run; the reports of feed and pump."""
+def run(plan: Plan, tree: Path = ROOT) -> tuple[Report, Report]:
+    """Start both processes of a run, from a tree; reports of feed and pump."""
     Path(plan.log).unlink(missing_ok=True)
-    with child(plan, "feed") as feed:
-        url = answer(feed)
-        with child(msgspec.structs.replace(plan, url=url.strip()), "pump") as pump:
+    with child(plan, "feed", tree) as feed:
+        url = answer(feed).strip()
+        with child(msgspec.structs.replace(plan, url=url), "pump", tree) as pump:
             received = msgspec.json.decode(answer(pump), type=Report)
         assert feed.stdin is not None
         feed.stdin.close()
@@ -134,11 +134,11 @@ def run(plan: Plan) -> tuple[Report, Report]:
     return sent, received
 
 
-def child(plan: Plan, part: str) -> AbstractContextManager[Child]:
+def child(plan: Plan, part: str, tree: Path) -> AbstractContextManager[Child]:
     """A process of the plan's side; it ends when its stdin does."""
     text = msgspec.json.encode(plan).decode()
     command = [sys.executable, "-m", f"benchmarks.{plan.side}", part, text]
-    return running(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return running(command, cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def answer(process: Child) -> str:

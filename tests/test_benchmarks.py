@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import checks
+from benchmarks import before, checks
 from benchmarks.__main__ import NAMES, main, table
 from benchmarks.checks import WrongResult, check, reference
-from benchmarks.runs import Plan, Report, bench, run
+from benchmarks.runs import ROOT, Plan, Report, bench, run
 from benchmarks.size import TINY
 from benchmarks.source import Looped, in_memory, make_ticks
 from quants.tick import Symbol, rows_of
@@ -29,6 +29,16 @@ def test_a_benchmark_runs_and_its_checks_hold(name, tmp_path, monkeypatch):
         assert finding.right > 0
         assert finding.verdict in table(finding)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_trees_are_compared_by_runs_of_both(tmp_path, monkeypatch):
+    """A folder that has no pump fails: it is the tree that runs."""
+    monkeypatch.chdir(tmp_path)
+    finding = before.compared(ROOT, ROOT, "itself", TINY)
+    assert min(finding.left, finding.right) > 0
+    assert "itself" in table(finding)
+    with pytest.raises(RuntimeError, match="ended with"):
+        before.compared(ROOT, tmp_path, "nothing", TINY)
 
 
 def test_every_benchmark_is_in_the_readme():
