@@ -7,6 +7,7 @@ batches in unbroken order: duplicates are dropped and counted, a jump in the
 numbers becomes a gap batch, and nothing else can come out of it.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -22,6 +23,7 @@ SUBPROTOCOLS: dict[Wire, str] = {
     "binary": "quants.v1.binary",
     "json": "quants.v1.json",
 }
+HOLES = 100  # the last ones, to tell what is late from what came twice
 BEAT = b"quants"  # in a pong that nobody asked for: a subscriber's heartbeat
 
 
@@ -31,6 +33,7 @@ class Receiver:
     Attributes:
         expected: the sequence number that comes next (None before a welcome).
         received, duplicates, gaps, gap_ticks: counters, in ticks but `gaps`.
+        late: of the duplicates, those that had been told missing: out of order.
         refused: messages that broke the protocol.
         ended: the feed said that it is over.
     """
@@ -43,7 +46,8 @@ class Receiver:
         self.expected: int | None = None
         self.ended = False
         self.received = self.duplicates = self.gaps = self.gap_ticks = 0
-        self.refused = 0
+        self.late = self.refused = 0
+        self._holes: deque[tuple[int, int]] = deque(maxlen=HOLES)
         self._live_from = 0  # asked to go on; live frames may come first
 
     @property
@@ -117,6 +121,7 @@ class Receiver:
             raise FrameError("gap", f"at most {MAX_SPAN} ticks", missing)
         self.gaps += 1
         self.gap_ticks += missing
+        self._holes.append((first, first + missing))
         frame = hole.frame or encode(Kind.GAP, first, missing, hole.sent_ns)
         return gap(first, missing, hole.sent_ns, frame)
 
@@ -125,6 +130,10 @@ class Receiver:
         if kind is Kind.GAP:
             return gap(first, left, batch.sent_ns)
         self.duplicates += known
+        self.late += sum(
+            max(0, min(end, first) - max(start, batch.first_seq))
+            for start, end in self._holes
+        )
         rows = batch.rows[known:]
         frame = ticks_frame(rows, first, batch.sent_ns) if left else b""
         return Batch(rows, first, left, batch.sent_ns, frame)

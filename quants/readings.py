@@ -93,6 +93,11 @@ def register_feed(
         lambda: receiver.duplicates,
     )
     counter(
+        "quants_feed_late_ticks_total",
+        "Of the duplicates, those told missing before: out of order.",
+        lambda: receiver.late,
+    )
+    counter(
         "quants_feed_refused_total",
         "Messages that broke the protocol.",
         lambda: receiver.refused,

@@ -73,6 +73,7 @@ def counts_of(pipeline: Pipeline) -> Report:
         "gaps": receiver.gaps,
         "gap_ticks": now.gap_ticks,
         "duplicates": now.duplicates,
+        "late": receiver.late,
         "refused": receiver.refused,
         "reconnects": pipeline.subscription.reconnects,
         "restarts": dict(pipeline.supervisor.restarts),

@@ -116,6 +116,18 @@ def test_duplicates_are_dropped_and_counted(wire):
 
 
 @pytest.mark.parametrize("wire", WIRES)
+def test_what_comes_late_is_told_from_what_comes_twice(wire):
+    """1 to 4, then 8 and 9; 3 to 6 come late, but only 5 and 6 were missing."""
+    receiver = joined(wire)
+    take(receiver, (Kind.TICKS, ticks(1, 4)))
+    take(receiver, (Kind.TICKS, ticks(8, 2)))
+    assert take(receiver, (Kind.TICKS, ticks(3, 4))) == []
+    assert (receiver.duplicates, receiver.late) == (4, 2)
+    assert take(receiver, (Kind.TICKS, ticks(1, 2))) == []
+    assert (receiver.duplicates, receiver.late, receiver.gap_ticks) == (6, 2, 3)
+
+
+@pytest.mark.parametrize("wire", WIRES)
 def test_of_a_partly_known_frame_the_new_rows_are_framed_again(wire):
     receiver = joined(wire)
     take(receiver, (Kind.TICKS, ticks(1, 5)))
