@@ -65,9 +65,9 @@ class Pipeline:
         self.registry = Registry()
         self.channels = {name: Channel(name) for name in CONSUMERS}
         self.monitor = Monitor(self.registry, gc_threshold=settings.gc_threshold)
-        self.supervisor = Supervisor(self.registry)
         self.notes: list[str] = []
         self.faults: list[str] = []
+        self.supervisor = Supervisor(self.registry, self.notes)
         self.first_tick: float | None = None
         self.last_tick: float | None = None
         self.own_feed: FeedServer | None = None

@@ -55,7 +55,7 @@ def report_of(pipeline: Pipeline) -> Report:
         },
         "pool": pool and {n: getattr(pool, n) for n in ("size", *POOL_COUNTERS)},
         "alerts": {n: asdict(c) for n, c in pipeline.risk.summary().items()},
-        "notes": pipeline.notes + pipeline.supervisor.notes,
+        "notes": pipeline.notes,
         "problems": problems(pipeline),
     }
 

@@ -33,20 +33,23 @@ class Supervisor:
     """Runs stages, and counts how often each had to be started again.
 
     Args:
+        notes: gets a sentence for each restart.
         budget: restarts of one stage; the fault after them ends the pump.
         hang_seconds: a batch in hand for longer, and the stage hangs.
 
     Attributes:
         restarts: by the name of the stage's channel.
-        notes: a sentence for each of them.
     """
 
     def __init__(
-        self, registry: Registry, budget: int = 3, hang_seconds: float = 30.0
+        self,
+        registry: Registry,
+        notes: list[str],
+        budget: int = 3,
+        hang_seconds: float = 30.0,
     ) -> None:
-        self.budget, self.hang_seconds = budget, hang_seconds
+        self.notes, self.budget, self.hang_seconds = notes, budget, hang_seconds
         self.restarts: Counter[str] = Counter()
-        self.notes: list[str] = []
         registry.counter(
             "quants_consumer_restarts_total",
             "Times a consumer raised or hung and was started again.",

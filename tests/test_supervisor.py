@@ -42,7 +42,7 @@ def filled(count: int, name: str = "risk", rows: int = 10) -> Channel:
 
 async def test_a_consumer_that_raises_goes_on_with_the_next_batch(caplog):
     channel, stage = filled(10), Frail(21, 71, fault=ValueError("no such limit"))
-    supervisor = Supervisor(Registry())
+    supervisor = Supervisor(Registry(), [])
     await supervisor.run(stage, channel)
     assert stage.seen == [1, 11, 31, 41, 51, 61, 81, 91]
     s = channel.statistics()
@@ -57,7 +57,7 @@ async def test_a_consumer_that_raises_goes_on_with_the_next_batch(caplog):
 async def test_the_budget_spent_its_fault_ends_the_pump():
     channel = filled(10)
     stage = Frail(1, 11, 21, 31, fault=ValueError("again"))
-    supervisor = Supervisor(Registry(), budget=3)
+    supervisor = Supervisor(Registry(), [], budget=3)
     with pytest.raises(StageFailed, match=r"risk failed after 3 restarts: .*again"):
         await supervisor.run(stage, channel)
     s = channel.statistics()
@@ -66,7 +66,7 @@ async def test_the_budget_spent_its_fault_ends_the_pump():
 
 
 async def test_the_budget_is_each_consumers_own():
-    supervisor = Supervisor(Registry(), budget=1)
+    supervisor = Supervisor(Registry(), [], budget=1)
     for name in ("vwap", "log", "risk"):
         await supervisor.run(Frail(1, fault=KeyError("x")), filled(2, name))
     assert supervisor.restarts == {"vwap": 1, "log": 1, "risk": 1}
@@ -75,7 +75,7 @@ async def test_the_budget_is_each_consumers_own():
 async def test_an_error_of_our_own_is_not_tried_again():
     channel, full = filled(3), EnvironmentFault("log x: No space left on device")
     stage = Frail(11, fault=ExceptionGroup("a task group's", [KeyError("x"), full]))
-    supervisor = Supervisor(Registry())
+    supervisor = Supervisor(Registry(), [])
     with pytest.raises(EnvironmentFault) as caught:
         await supervisor.run(stage, channel)
     assert caught.value is full
@@ -85,7 +85,7 @@ async def test_an_error_of_our_own_is_not_tried_again():
 async def test_a_consumer_that_hangs_is_cancelled_and_started_again(monkeypatch):
     monkeypatch.setattr("quants.supervisor.LOOK_SECONDS", 0.001)
     channel, stage = filled(5), Frail(21)
-    supervisor = Supervisor(Registry(), hang_seconds=0.02)
+    supervisor = Supervisor(Registry(), [], hang_seconds=0.02)
     async with asyncio.timeout(30):
         await supervisor.run(stage, channel)
     assert stage.seen == [1, 11, 31, 41]
@@ -97,7 +97,7 @@ async def test_a_consumer_that_only_waits_does_not_hang(monkeypatch):
     """With no batch in hand there is nothing that it could hang over."""
     monkeypatch.setattr("quants.supervisor.LOOK_SECONDS", 0.001)
     channel, stage = Channel("risk"), Frail()
-    supervisor = Supervisor(Registry(), hang_seconds=0.01)
+    supervisor = Supervisor(Registry(), [], hang_seconds=0.01)
     running = asyncio.create_task(supervisor.run(stage, channel))
     channel.put(ticks(1, 10))
     while not stage.seen:
@@ -111,7 +111,7 @@ async def test_a_consumer_that_only_waits_does_not_hang(monkeypatch):
 
 async def test_to_cancel_the_supervisor_is_to_cancel_the_stage():
     channel, stage = filled(2), Frail(11)
-    running = asyncio.create_task(Supervisor(Registry()).run(stage, channel))
+    running = asyncio.create_task(Supervisor(Registry(), []).run(stage, channel))
     while not stage.seen:
         await asyncio.sleep(0)
     running.cancel()
@@ -131,7 +131,7 @@ class HalfWay:
 async def test_sums_that_may_hold_half_a_batch_are_not_trusted_again():
     engine = Inline(HalfWay())  # type: ignore[arg-type]
     vwap = Vwap((), Registry(), engine=engine)
-    supervisor = Supervisor(Registry())
+    supervisor = Supervisor(Registry(), [])
     with pytest.raises(StageFailed, match="vwap failed after 0 restarts: MemoryError"):
         await supervisor.run(vwap, filled(2, "vwap"))
 
@@ -148,6 +148,6 @@ def test_our_own_error_is_found_however_deep():
 
 async def test_restarts_are_a_metric():
     registry = Registry()
-    await Supervisor(registry).run(Frail(1, fault=OSError()), filled(2))
+    await Supervisor(registry, []).run(Frail(1, fault=OSError()), filled(2))
     text = registry.exposition("text/plain")[0].decode()
     assert 'quants_consumer_restarts_total{consumer="risk"} 1.0' in text
