@@ -117,3 +117,10 @@ def our_own(fault: BaseException) -> QuantsError | None:
         found = filter(None, map(our_own, fault.exceptions))
         return next(found, None)
     return fault if isinstance(fault, QuantsError) else None
+
+
+def sole(fault: BaseException) -> BaseException:
+    """What a group of one, or of a group of one, is about."""
+    while isinstance(fault, BaseExceptionGroup) and len(fault.exceptions) == 1:
+        fault = fault.exceptions[0]
+    return fault

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable
 from typing import Protocol
 
 from quants.channel import Channel
-from quants.errors import StageFailed, our_own
+from quants.errors import StageFailed, our_own, sole
 from quants.metrics import Registry
 from quants.tick import Batch
 
@@ -68,15 +68,17 @@ class Supervisor:
         while True:
             try:
                 return await self._watch(stage, channel)
-            except Exception as fault:
-                if told := our_own(fault):
-                    raise told from fault
-                lost = channel.abandon()
+            except Exception as error:
+                if told := our_own(error):
+                    raise told from error
+                lost, fault = channel.abandon(), sole(error)
                 if self.restarts[name] == self.budget:
-                    raise StageFailed(name, self.budget, fault) from fault
+                    raise StageFailed(name, self.budget, fault) from error
                 self.restarts[name] += 1
-                self.notes.append(f"{name} lost {lost} ticks and restarted: {fault!r}")
-                log.warning("%s", self.notes[-1], exc_info=fault)
+                note = f"{name} lost {lost} ticks and restarted: {fault!r}"
+                self.notes.append(note)
+                log.warning("%s", note)
+                log.debug("where %s failed", name, exc_info=error)
 
     async def _watch(self, stage: Stage, channel: Channel) -> None:
         """Run it once; a batch that it holds for too long is a fault as well."""

@@ -2,11 +2,12 @@
 
 import asyncio
 import gc
+import itertools
 import json
 import shutil
 import struct
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from fractions import Fraction
@@ -18,13 +19,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from quants.alerts import Alert
+from quants.cli import run_pump
 from quants.feed_server import FeedServer
 from quants.market import Market
 from quants.pipeline import Pipeline
 from quants.readings import Snapshot
+from quants.recovery import scan
 from quants.report import problems, report_of, summary_of
+from quants.risk import Risk
 from quants.settings import Settings
-from quants.tick import TICK, Symbol
+from quants.tick import TICK, Batch, Symbol
 
 
 @pytest.fixture
@@ -207,6 +212,52 @@ async def test_a_gap_makes_the_report_incomplete_and_names_the_loss(
     assert problems(pipeline) == ["3 ticks are missing: the feed skipped them"]
     assert not any(row["complete"] for row in report["vwap"].values())
     assert "(incomplete)" in summary_of(report, pipeline)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, calls: Container[int]) -> None:
+    """Let the risk stage raise at these batches, counted from 1."""
+    number, check = itertools.count(1), Risk.check
+
+    def sometimes(risk: Risk, batch: Batch) -> list[Alert]:
+        if next(number) in calls:
+            raise ZeroDivisionError("a bug")
+        return check(risk, batch)
+
+    monkeypatch.setattr(Risk, "check", sometimes)
+
+
+async def test_a_consumer_that_raises_costs_a_batch_and_says_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    failing(monkeypatch, {5})
+    pipeline = await finished(settings)
+    report = report_of(pipeline)
+    dropped = report["counts"]["consumers"]["risk"]["dropped"]
+    assert dropped > 0
+    assert report["problems"] == [f"risk dropped {dropped} ticks"]
+    assert report["counts"]["restarts"] == {"risk": 1}
+    told = f"risk lost {dropped} ticks and restarted: ZeroDivisionError('a bug')"
+    assert told in report["notes"]
+    for name in ("vwap", "log"):
+        assert report["counts"]["consumers"][name]["processed"] == 10_000
+    assert all(row["complete"] for row in report["vwap"].values())
+
+
+async def test_a_consumer_that_goes_on_raising_ends_the_run_with_a_report(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    failing(monkeypatch, range(5, 1000))
+    file = settings.log_file.with_name("report.json")
+    assert await run_pump(replace(settings, report=file)) == 1
+    said = capsys.readouterr()
+    assert "quants: risk failed after 3 restarts: ZeroDivisionError" in said.err
+    report = json.loads(file.read_text(encoding="utf-8"))
+    assert "risk failed after 3 restarts" in report["problems"][0]
+    kept = scan(settings.log_file)
+    assert kept.torn is None
+    assert kept.ticks == report["log"]["written_seq"] > 0
 
 
 async def test_the_summary_shows_the_pause_histogram_and_the_counts(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable
 import pytest
 
 from quants.channel import Channel
-from quants.errors import EnvironmentFault, QuantsError, StageFailed, our_own
+from quants.errors import EnvironmentFault, QuantsError, StageFailed, our_own, sole
 from quants.metrics import Registry
 from quants.supervisor import Supervisor
 from quants.tick import Batch
@@ -51,7 +51,8 @@ async def test_a_consumer_that_raises_goes_on_with_the_next_batch(caplog):
     assert supervisor.notes[0] == (
         "risk lost 10 ticks and restarted: ValueError('no such limit')"
     )
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    assert [each.levelno for each in caplog.records] == [logging.WARNING] * 2
+    assert not any(each.exc_info for each in caplog.records)  # --debug shows it
 
 
 async def test_the_budget_spent_its_fault_ends_the_pump():
@@ -144,6 +145,13 @@ def test_our_own_error_is_found_however_deep():
     )
     assert our_own(ValueError()) is None
     assert our_own(ExceptionGroup("", [ValueError()])) is None
+
+
+def test_a_group_of_one_is_about_that_one():
+    fault = ValueError()
+    assert sole(ExceptionGroup("", [ExceptionGroup("", [fault])])) is fault
+    both = ExceptionGroup("", [fault, KeyError()])
+    assert sole(ExceptionGroup("", [both])) is both
 
 
 async def test_restarts_are_a_metric():
