@@ -27,7 +27,8 @@ from tests.network import Connection, NoSocket, Protocol, Trace
 
 T = TypeVar("T")
 TURN_SECONDS = 1e-6  # what a turn of the loop takes, or polling would last for ever
-LONGEST_SECONDS = 900.0  # a story that is not over by then hangs
+THREAD_SECONDS = 0.01  # what a call in a thread takes at most
+LONGEST_SECONDS = 300.0  # a story that is not over by then hangs
 
 
 class JumpingSelector(selectors.DefaultSelector):
@@ -88,12 +89,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
-        """Call it at once: a thread would have a time of its own."""
+        """Call it here, some time later: a thread would have a time of its own."""
         done: asyncio.Future[T] = self.create_future()
-        try:
-            done.set_result(func(*args))
-        except Exception as error:
-            done.set_exception(error)
+
+        def call() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:
+                if not done.cancelled():
+                    done.set_exception(error)
+            else:
+                if not done.cancelled():
+                    done.set_result(result)
+
+        self.call_later(self.draw.random() * THREAD_SECONDS, call)
         return done
 
     async def create_server(self, protocol_factory: Any, *_: Any, **__: Any) -> Any:
