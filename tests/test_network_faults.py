@@ -172,7 +172,7 @@ def a_client(loop: VirtualLoop, server: FeedServer, wire: Wire) -> Subscription:
 
 async def until(true: Callable[[], bool]) -> None:
     while not true():
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.001)
 
 
 async def collect(subscription: Subscription) -> list[Batch]:
@@ -247,10 +247,10 @@ def test_time_passes_only_when_everybody_waits():
             return loop.time()
 
         began = loop.time()
-        ends = await asyncio.gather(*(sleep(hours * 60.0) for hours in (9, 0, 5)))
+        ends = await asyncio.gather(*(sleep(minutes * 60.0) for minutes in (4, 0, 3)))
         return [end - began for end in ends]
 
-    assert virtual.run(story) == pytest.approx([540, 0, 300], abs=1e-3)
+    assert virtual.run(story) == pytest.approx([240, 0, 180], abs=1e-3)
 
 
 def test_tasks_that_are_ready_together_run_in_the_order_of_the_seed():
