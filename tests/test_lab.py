@@ -4,7 +4,6 @@ import asyncio
 import io
 import threading
 from dataclasses import replace
-from typing import Any
 
 import ipywidgets
 import psutil
@@ -13,11 +12,13 @@ from PIL import Image
 
 from quants.errors import QuantsError
 from quants.kernels import add_int64
-from quants.lab import bell, claims, exercise, session
+from quants.lab import bell, board, claims, exercise, session
 from quants.lab.bell import Ringing, held_us
 from quants.lab.card import within_reach
+from quants.lab.charts import Chart
 from quants.lab.conservation import CONSERVED, conserved, counted
 from quants.lab.controls import Controls
+from quants.lab.exercise import Case, Exercise
 from quants.lab.guess import guess
 from quants.lab.live import Live, Picture, Undescribed, frame_is_due
 from quants.lab.panels import (
@@ -32,6 +33,7 @@ from quants.lab.pumps import PUMPS
 from quants.lab.source import TooLong, show, show_diff
 from quants.naive import NaivePump
 from quants.readings import Snapshot
+from tests.exercising import made, try_all
 
 STAGE_US = {"receive": 5.0, "vwap": 2.0, "log": 40.0, "risk": 90.0}
 QUICK_US = dict.fromkeys(STAGE_US, 0.5)
@@ -133,6 +135,26 @@ async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same():
     await asyncio.sleep(0)
     await session.end(task)
     assert task.cancelled()
+
+
+def test_a_chart_names_its_panels_units_and_sample():
+    chart = Chart("A title", n="n = 3 beats", alt="Two panels.", panels=2)
+    for heading in ("before", "after"):
+        panel = chart.panel("time (s)", "lag (ms)", heading, log="y")
+        (line,) = panel.plot([1, 2, 3], [1, 2, 3])
+    chart.key(["before", "after"], ["#000000", "#777777"])
+    assert chart.undescribed() == []
+    assert Image.open(io.BytesIO(chart.png())).size == (760, 300)
+    live = chart.live(line)
+    live.draw()
+    first = live.widget.value
+    chart.sample("n = 4 beats")
+    line.set_ydata([3, 2, 1])
+    live.draw()
+    assert live.widget.value != first
+    unnamed = Chart("A title", n="n = 3", alt="One panel.")
+    unnamed.panel("time", "lag (ms)")
+    assert unnamed.undescribed() == ["a unit on the x axis"]
 
 
 # the bell ------------------------------------------------------------------------
@@ -393,11 +415,11 @@ def test_a_guess_is_answered_in_one_sentence():
     ],
 )
 def test_a_verdict_is_computed_from_the_evidence(id: str, evidence: Ringing, word: str):
-    assert claims.judge(id, evidence).word == word
+    assert board.judge(id, evidence).word == word
 
 
 def test_a_verdict_is_one_word_and_one_sentence_without_a_number():
-    for claim in claims.CLAIMS.values():
+    for claim in board.CLAIMS.values():
         for word in ("SUPPORTED", "REFUTED", "INCONCLUSIVE"):
             text = str(claims.Verdict(claim, word))
             assert text.startswith(f"{word}: ")
@@ -511,10 +533,9 @@ def test_the_solution_passes_and_is_kept(task, tmp_path):
 
 
 def test_the_stub_says_not_yet_and_is_never_wrong(task):
-    space: dict[str, Any] = {}
-    exec(task.stub(), space)
+    stub = made(task.stub(), "conserved")
     for _ in range(3):
-        assert task.check(space["conserved"]).startswith("conserved: not yet.")
+        assert task.check(stub).startswith("conserved: not yet.")
     assert task.wrong == 0
 
 
@@ -523,9 +544,9 @@ def test_a_misconception_gets_the_hint_that_fits_it(task, answer):
     assert MISCONCEPTIONS[answer] in task.check(answer)
 
 
-def test_no_two_misconceptions_but_one_pair_share_a_hint(task):
-    hints = {task.failure(answer) for answer in MISCONCEPTIONS}
-    assert len(hints) == len(MISCONCEPTIONS) - 1  # queued and depth: one case
+def test_solution_stub_and_misconceptions_are_told_apart():
+    alone = {f: part for f, part in MISCONCEPTIONS.items() if f is not with_depth}
+    try_all(CONSERVED, alone)  # queued and depth are one case
 
 
 def test_after_the_hint_comes_another_one_and_then_the_solution(task):
@@ -536,7 +557,7 @@ def test_after_the_hint_comes_another_one_and_then_the_solution(task):
 
 
 def test_an_answer_that_raises_is_told_what_it_raised(task):
-    assert "it raised AttributeError" in task.check(lambda s: s.vwap)
+    assert "It raised AttributeError" in task.check(lambda s: s.vwap)
 
 
 def test_an_unsolved_exercise_is_played_by_the_reference(task):
@@ -559,7 +580,58 @@ def test_a_stub_has_the_arguments_and_the_docstring_of_its_solution(task):
     assert lines[0] == "def conserved(snapshot):"
     assert lines[-1] == "    # yours"
     assert "Whether every consumer accounts" in task.stub()
-    assert exercise.is_stub(task, lambda snapshot: None)
+    assert not exercise.is_stub(lambda snapshot: None)  # it has an answer
+
+
+class Counter:
+    """Counts."""
+
+    def __init__(self, start: int = 0) -> None:
+        self._count = start
+
+    async def add(self, n: int) -> int:
+        """Add and tell."""
+        self._count += n
+        return self._count
+
+    def _hidden(self) -> None:
+        """Nobody's business."""
+
+
+async def ask_twice(answer):
+    counter = answer(3)
+    await counter.add(1)
+    return await counter.add(1)
+
+
+COUNTER = Exercise(
+    Counter,
+    (Case((), 5, "count on", lambda answer: asyncio.run(ask_twice(answer))),),
+    "think of what there was before",
+)
+
+
+def test_a_class_with_coroutines_can_be_an_exercise_too():
+    assert COUNTER.stub() == (
+        'class Counter:\n    """Counts."""\n\n'
+        "    def __init__(self, start=0):\n        ...  # yours\n\n"
+        '    async def add(self, n):\n        """Add and tell."""\n        # yours'
+    )
+    assert exercise.is_stub(made(COUNTER.stub(), "Counter"))
+    assert COUNTER.failure(Counter) is None
+    forgetful = made(
+        "class Counter:\n    def __init__(self, start): pass\n"
+        "    async def add(self, n): return n\n",
+        "Counter",
+    )
+    assert COUNTER.failure(forgetful) == "count on"
+
+
+def test_an_answer_that_never_ends_is_told_so(monkeypatch, task):
+    monkeypatch.setattr(exercise, "DEADLINE", 0.05)
+    waits = threading.Event()
+    assert "did not end within 0.05 s" in task.check(lambda _: waits.wait())
+    waits.set()
 
 
 def test_every_refusal_of_the_lab_is_a_quants_error():

@@ -19,7 +19,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from quants.lab.exercises import EXERCISES
+from quants.lab.board import EXERCISES
 from tools import nb
 
 ROOT = Path(__file__).parent.parent

@@ -1,9 +1,8 @@
 """What only the notebooks need: live pictures, guesses, verdicts, exercises."""
 
 from quants.lab import bell
+from quants.lab.board import check, solved, verdict
 from quants.lab.card import host_card
-from quants.lab.claims import verdict
-from quants.lab.exercises import check, solved
 from quants.lab.guess import guess
 from quants.lab.session import close
 from quants.lab.source import show, show_diff

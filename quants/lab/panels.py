@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from quants.lab.charts import SMALL, tidy
 from quants.lab.live import (
     BLUE,
     GREEN,
@@ -27,7 +28,6 @@ from quants.lab.pumps import STAGES, PumpName
 
 COLOURS = dict(zip(STAGES, (SKY, GREEN, ORANGE, PURPLE), strict=True))
 WINDOW_SECONDS = 8.0  # what a live panel shows
-SMALL = 8  # points
 RATES, QUEUES, AGES = (100, 200_000), (0, 1_000_000), (0.1, 100_000)
 TICKS: dict[tuple[float, float], dict[float, str]] = {  # what the axes name
     RATES: {100: "100", 1000: "1k", 10_000: "10k", 100_000: "100k"},
@@ -218,13 +218,6 @@ def done_per_second(readings: Sequence[Reading]) -> list[float]:
         ticks = reading.processed - start.processed
         rates.append(ticks / seconds if seconds else 0.0)
     return [*rates[1:2], *rates[1:]] if len(rates) > 1 else rates
-
-
-def tidy(axes: Axes) -> None:
-    """No box, small ticks."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#BBBBBB")
-    axes.tick_params(labelsize=SMALL, colors="#555555", length=2)
 
 
 def alt_text(pump: PumpName) -> str:

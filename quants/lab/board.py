@@ -1,0 +1,34 @@
+"""Every claim and every exercise of the series, by name."""
+
+from typing import Any
+
+from quants.lab import conservation, opening
+from quants.lab.claims import Claim, Verdict
+from quants.lab.exercise import Answer, Exercise
+
+CLAIMS: dict[str, Claim] = {claim.id: claim for claim in opening.CLAIMS}
+EXERCISES: dict[str, Exercise] = {
+    exercise.name: exercise for exercise in (conservation.CONSERVED,)
+}
+
+
+def judge(id: str, *evidence: Any) -> Verdict:
+    """Decide a claim by its evidence."""
+    return CLAIMS[id].decided(*evidence)
+
+
+def verdict(id: str, *evidence: Any) -> None:
+    """Print what the evidence says of a claim: one word and one sentence."""
+    print(judge(id, *evidence))
+
+
+def check(answer: Answer) -> None:
+    """Say how far an answer is; a stub is "not yet"."""
+    print(EXERCISES[answer.__name__].check(answer))
+
+
+def solved(answer: Answer) -> Answer:
+    """The answer if it is right, else the reference; says which."""
+    function, whose = EXERCISES[answer.__name__].solved(answer)
+    print(f"{answer.__name__}: {whose}")
+    return function
