@@ -17,6 +17,7 @@ import struct
 import zlib
 from enum import IntEnum
 
+import msgspec
 import numpy as np
 
 from quants.errors import FrameError
@@ -26,6 +27,9 @@ MAGIC, VERSION = b"QTIK", 1
 MAX_ROWS = 4096
 HEADER = struct.Struct("<4sBBHIIQQ")
 _CRC = slice(8, 12)
+# What msgspec raises for JSON that is none: also where its texts are no UTF-8,
+# and where it is nested without end.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 MAX_FRAME = HEADER.size + MAX_ROWS * TICK.itemsize  # bytes
 
 

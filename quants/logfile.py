@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import msgspec
 
 from quants.errors import FrameError
-from quants.frame import HEADER, MAGIC, Kind, decode, encode, ticks_frame
+from quants.frame import HEADER, MAGIC, UNREADABLE, Kind, decode, encode, ticks_frame
 from quants.tick import TICK, Batch, Symbol, gap
 
 Write = Callable[[int, memoryview], int]
@@ -45,7 +45,7 @@ class Segment(msgspec.Struct, frozen=True):
     stream: str
     symbols: tuple[Symbol, ...]
     started_ns: int
-    first_seq: int
+    first_seq: Annotated[int, msgspec.Meta(ge=0)]
 
     def encode(self) -> bytes:
         """The segment as a frame, one byte over a multiple of 32."""
@@ -135,7 +135,7 @@ def part_at(file: BinaryIO, offset: int) -> tuple[Segment | Batch | None, int]:
         kind, batch = decode(frame, ANY_SYMBOL)
         if kind is Kind.SEGMENT:
             return msgspec.json.decode(frame[HEADER.size :], type=Segment), length
-    except (FrameError, msgspec.MsgspecError):
+    except (FrameError, *UNREADABLE):
         return None, 0
     return batch if kind in (Kind.TICKS, Kind.GAP) else None, length
 

@@ -16,13 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from quants.errors import FrameError
-from quants.frame import MAX_ROWS, Kind, decode, ticks_frame
+from quants.frame import MAX_ROWS, UNREADABLE, Kind, decode, ticks_frame
 from quants.tick import NO_ROWS, TICK, Batch, Symbol, gap, to_text
 
 MAX_SPAN = 2**32 - 1  # of a gap; more than any cut, and what a header holds
+MAX_DECIMALS = 18  # of them always fit into int64
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 UInt63 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+# Of none, a subscriber would not stop to beat; of days, never notice a cut.
+Interval = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
 
 class Welcome(msgspec.Struct, tag="welcome"):
@@ -31,7 +34,15 @@ class Welcome(msgspec.Struct, tag="welcome"):
     stream: str
     next_seq: Seq
     symbols: list[Symbol]
-    heartbeat_seconds: float = 1.0
+    heartbeat_seconds: Interval = 1.0
+
+    def __post_init__(self) -> None:
+        if len({symbol.name for symbol in self.symbols}) < len(self.symbols):
+            raise ValueError("two symbols have one name")
+        for symbol in self.symbols:
+            decimals = {symbol.price_decimals, symbol.size_decimals}
+            if not decimals <= set(range(MAX_DECIMALS + 1)):
+                raise ValueError(f"{symbol} has decimals beyond 0 to {MAX_DECIMALS}")
 
 
 class Request(msgspec.Struct):
@@ -131,7 +142,7 @@ def _unpack(
 ) -> Iterator[tuple[Kind, Batch]]:
     try:
         messages = _messages.decode(b"[%b]" % b",".join(texts))
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise FrameError("JSON", "messages of quants.v1.json", error) from error
     if len(messages) != len(texts):
         raise FrameError("JSON", f"{len(texts)} messages", len(messages))
