@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from quants.exact import check, decimals, integers, iso_times
+from quants.exact import check, decimals, iso_times, trade_ids
 from quants.lines import Lines
 from quants.trades import (
     BUYER_IS_MAKER,
@@ -23,6 +23,7 @@ from quants.trades import (
 )
 
 M = TypeVar("M")
+UNREADABLE = (msgspec.MsgspecError, RecursionError)  # nested without end
 
 # On subscribing the last match comes again: its id tells whether it is known.
 MATCHES = ("match", "last_match")
@@ -81,7 +82,7 @@ def _has(head: Head, key: str) -> bool:
         try:
             if isinstance(msgspec.json.decode(text, type=dict).get(key), str):
                 return True
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             continue
     return False
 
@@ -94,7 +95,7 @@ def messages(decoder: msgspec.json.Decoder[M], lines: Lines) -> list[M]:
     """
     try:
         return list(map(decoder.decode, lines.texts))
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         check(lines.column("message", lines.texts), partial(_fault, decoder))
         raise
 
@@ -103,7 +104,7 @@ def _fault(decoder: msgspec.json.Decoder[M], text: str) -> str:
     """Why a text is no such message; empty if it is one."""
     try:
         decoder.decode(text)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         return f"cannot be read ({error}); correct the line or leave it out"
     return ""
 
@@ -155,5 +156,5 @@ def _matches(lines: Lines, matches: Sequence[Match], found: Found) -> Trades:
         column("size", [match.size for match in matches]),
     )
     ids = [str(match.trade_id) for match in matches]
-    trades["id"] = integers(column("trade id", ids))
+    trades["id"] = trade_ids(column("trade id", ids))
     return trades

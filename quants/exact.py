@@ -128,6 +128,19 @@ def integers(column: Column) -> Integers:
     return np.fromstring("\n".join(column.texts), np.int64, sep="\n")
 
 
+def trade_ids(column: Column) -> Integers:
+    """Whole numbers, each of which another can follow.
+
+    Raises:
+        RecordingError: a text is no such number.
+    """
+    ids = integers(column)
+    if len(ids) and ids.max() == MOST:
+        reason = "is the last that 64 bits hold; correct the line"
+        raise column.refuse(int(ids.argmax()), reason)
+    return ids
+
+
 def integer_fault(text: str) -> str:
     """Why a text is no whole number that int64 holds; empty if it is one."""
     if re.fullmatch(f"[0-9]{{1,{DIGITS + 1}}}", text) and int(text) <= MOST:

@@ -6,6 +6,7 @@ so, it gives the function that reads them, a few thousand lines at a time.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, timedelta
 from functools import partial
 
@@ -22,6 +23,7 @@ from quants.exact import (
     integers,
     iso_times,
     ns_times,
+    trade_ids,
     without_zeros,
 )
 from quants.lines import Column, Lines
@@ -68,7 +70,7 @@ def read_binance(
     sizes = lines.column("size", columns[2])
     time_ns = epoch_times(lines.column("time", columns[maker - 1]))
     trades = trades_of(lines, found, [symbol] * len(lines), time_ns, prices, sizes)
-    trades["id"] = integers(lines.column("trade id", columns[0]))
+    trades["id"] = trade_ids(lines.column("trade id", columns[0]))
     trades["flags"] = truths(lines.column("buyer is maker", columns[maker]))
     return trades
 
@@ -100,11 +102,20 @@ def lobster(head: Head) -> Layout | None:
     if len(fields) != 6 or kind_fault(fields[1]) or fields[5] not in ("1", "-1"):
         return None
     name = re.match(LOBSTER_FILE, path.name)
-    if not name:
+    day = name and lobster_day(name[2])
+    if not (name and day):
         reason = "its name holds no date; call it AAPL_2012-06-21_message.csv or so"
         raise RecordingError(path, None, reason)
-    midnight_ns = new_york_midnight_ns(date.fromisoformat(name[2]))
+    midnight_ns = new_york_midnight_ns(day)
     return Layout(partial(read_lobster, head.symbol or name[1], midnight_ns))
+
+
+def lobster_day(text: str) -> date | None:
+    """The day in a file's name; None if it is none from 1970 to 2115."""
+    with suppress(ValueError):
+        day = date.fromisoformat(text)
+        return day if 1970 <= day.year <= 2115 else None
+    return None
 
 
 def read_lobster(symbol: str, midnight_ns: int, lines: Lines, found: Found) -> Trades:
@@ -234,7 +245,7 @@ def read_csv(
         lines.column("size", given["size"]),
     )
     if "trade id" in given:
-        trades["id"] = integers(lines.column("trade id", given["trade id"]))
+        trades["id"] = trade_ids(lines.column("trade id", given["trade id"]))
     return trades
 
 

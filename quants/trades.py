@@ -83,8 +83,7 @@ class Head:
 
     def fields(self, index: int = 0) -> list[str]:
         """The fields of one of the first lines; empty if it is not there."""
-        texts = self.lines.texts[index : index + 1]
-        return next(csv.reader(texts), [])
+        return fields_of(self.lines, index) if index < len(self.lines) else []
 
     def named(self, pattern: str) -> str:
         """The symbol: as told, or as a pattern finds it in the file's name."""
@@ -117,6 +116,19 @@ def trades_of(
     return trades
 
 
+def fields_of(lines: Lines, index: int) -> list[str]:
+    """The fields of one line of CSV.
+
+    Raises:
+        RecordingError: it is none, or one of its fields has over 131,072 characters.
+    """
+    try:
+        return next(csv.reader([lines.texts[index]]))
+    except csv.Error as error:
+        reason = f"is no line of CSV ({error}); correct it"
+        raise lines.refuse(index, reason) from error
+
+
 def split(lines: Lines, header: str, width: int) -> tuple[Lines, list[list[str]]]:
     """The fields by column, and their lines: those that are no header.
 
@@ -129,7 +141,7 @@ def split(lines: Lines, header: str, width: int) -> tuple[Lines, list[list[str]]
         lines = lines.where([text != header for text in lines.texts])
     joined = ",".join(lines.texts)
     if '"' in joined:
-        rows = [next(csv.reader([text])) for text in lines.texts]
+        rows = [fields_of(lines, index) for index in range(len(lines))]
         counts, fields = list(map(len, rows)), list(chain.from_iterable(rows))
     else:
         # All lines at once: a third of the cost of one by one.
