@@ -53,7 +53,7 @@ class Way:
         cut_after: so many bytes go through, then both ends are reset.
         swallow_after: so many go through, and nobody hears of the rest.
         stalled: holds what has arrived back.
-        edited: changes whole frames, so that a test may drop or repeat some.
+        editor: changes whole frames, so that a test may drop or repeat some.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Way:
         self.delay: Callable[[], float] = lambda: 0.0
         self.cut_after = self.swallow_after = float("inf")
         self.stalled = False
-        self.edited = FrameEditor(None)
+        self.editor = FrameEditor(None)
         self._last = 0.0  # when the latest bytes arrive
         self._under_way: deque[bytes | None] = deque()
         self._arrived: deque[bytes | None] = deque()
 
     def write(self, data: bytes) -> None:
         """Take bytes in; what the faults leave of them will arrive."""
-        data = self.edited(data)
+        data = self.editor(data)
         whole = int(min(len(data), self.cut_after - self.sent))
         kept = int(min(whole, max(0, self.swallow_after - self.sent)))
         self.sent += len(data)

@@ -99,11 +99,11 @@ class Editing:
 
     Attributes:
         copies: of the n-th such frame, the first is 1; one of all others.
-        edited: the numbers that were in the frames of `copies`.
+        numbers: those that were in the frames of `copies`.
     """
 
     def __init__(self, copies: dict[int, int]) -> None:
-        self.copies, self.edited = copies, list[int]()
+        self.copies, self.numbers = copies, list[int]()
         self._frames = 0
 
     def __call__(self, frame: bytes) -> list[bytes]:
@@ -111,7 +111,7 @@ class Editing:
             return [frame]
         self._frames += 1
         if self._frames in self.copies:
-            self.edited += numbers
+            self.numbers += numbers
         return [frame] * self.copies.get(self._frames, 1)
 
 
@@ -336,7 +336,7 @@ class Run:
     def _plan(self, connection: Connection) -> None:
         if self.share:
             self.edits.append(Lossy(self.storm.draw, self.share))
-            connection.down.edited.edit = self.edits[-1]
+            connection.down.editor.edit = self.edits[-1]
         self.storm(connection)
 
     def figures(self, note: Note) -> None:
@@ -522,7 +522,7 @@ def test_each_hole_in_what_arrives_becomes_one_gap_with_its_numbers(
     async def story(loop: VirtualLoop) -> tuple[list[Batch], Editing]:
         dropped = loop.draw.sample(range(1, frames + 1), round(share * frames))
         editing = Editing(dict.fromkeys(dropped, 0))
-        loop.plan = lambda connection: setattr(connection.down.edited, "edit", editing)
+        loop.plan = lambda connection: setattr(connection.down.editor, "edit", editing)
         async with a_feed(loop, 900) as server, a_client(loop, server, wire) as feed:
             reading = asyncio.create_task(collect(feed))
             await server.publish(frames)
@@ -530,7 +530,7 @@ def test_each_hole_in_what_arrives_becomes_one_gap_with_its_numbers(
 
     batches, editing = virtual.run(story, fault_seed)
     holes = [range(b.first_seq, b.next_seq) for b in batches if b.is_gap]
-    assert holes == runs_of(editing.edited)
+    assert holes == runs_of(editing.numbers)
     missing = round(share * frames)
     assert accounted(batches, Market().take(frames)) == (frames - missing, missing)
     record_property("dropped", missing)
@@ -585,7 +585,7 @@ def test_a_frame_with_a_flipped_bit_is_refused_and_asked_for_again(fault_seed: i
                 frame = frame[:at] + bytes([frame[at] ^ bit]) + frame[at + 1 :]
             return [frame]
 
-        loop.plan = lambda connection: setattr(connection.down.edited, "edit", flip)
+        loop.plan = lambda connection: setattr(connection.down.editor, "edit", flip)
         async with (
             a_feed(loop, 900) as server,
             a_client(loop, server, "binary") as feed,
@@ -610,7 +610,7 @@ async def test_real_sockets_repeat_and_delay_as_the_virtual_ones_do():
             await server.publish(1000)
             batches = await reading
     assert accounted(batches, Market().take(1000)) == (1000, 0)
-    assert feed.receiver.duplicates == len(editing.edited) == 1000
+    assert feed.receiver.duplicates == len(editing.numbers) == 1000
 
 
 # -- duplicates, another order, a clock that steps back (row 10) ------------------
@@ -622,7 +622,7 @@ def test_what_arrives_again_is_counted_and_changes_nothing(wire: Wire, fault_see
     async def story(loop: VirtualLoop) -> tuple[list[Batch], Receiver, Editing]:
         again = loop.draw.sample(range(1, 501), 50)
         editing = Editing({n: loop.draw.randint(2, 3) for n in again})
-        loop.plan = lambda connection: setattr(connection.down.edited, "edit", editing)
+        loop.plan = lambda connection: setattr(connection.down.editor, "edit", editing)
         async with a_feed(loop, 900) as server, a_client(loop, server, wire) as feed:
             reading = asyncio.create_task(collect(feed))
             await server.publish(500)
@@ -630,7 +630,7 @@ def test_what_arrives_again_is_counted_and_changes_nothing(wire: Wire, fault_see
 
     batches, receiver, editing = virtual.run(story, fault_seed)
     assert accounted(batches, Market().take(500)) == (500, 0)
-    extra = sum(editing.copies[number] - 1 for number in editing.edited)
+    extra = sum(editing.copies[number] - 1 for number in editing.numbers)
     assert receiver.duplicates == extra  # a frame is a tick here
 
 
