@@ -1,9 +1,12 @@
-"""quants/access.py: who may read a server."""
+"""quants/access.py: who may read a server, and what nobody can send it."""
+
+from pathlib import Path
 
 import pytest
 
 from quants.access import allowed, is_loopback, token_for
 from quants.errors import SettingsError
+from tests.test_house import imported, sources
 
 
 @pytest.mark.parametrize(
@@ -83,3 +86,29 @@ def test_a_token_does_not_help_a_page_of_another_site():
         "Authorization": "Bearer secret",
     }
     assert not allowed(headers, {}, "secret")
+
+
+UNPICKLE = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+UNPICKLE_INSIDE = {"multiprocessing"}  # between a process and its children
+WIRES = {"aiohttp", "picows", "redis", "socket", "urllib", "websockets"}
+
+
+def unpickled(package: Path) -> set[str]:
+    """The modules in which bytes from a wire could become a pickle's objects."""
+    suspects = set()
+    for name, tree in sources(package).items():
+        found = {full.partition(".")[0] for full in imported(tree, "quants")}
+        if found & UNPICKLE or (found & UNPICKLE_INSIDE and found & WIRES):
+            suspects.add(name)
+    return suspects
+
+
+def test_no_module_that_has_a_wire_can_unpickle(tmp_path: Path):
+    assert unpickled(Path(__file__).parent.parent / "quants") == set()
+    for name, line in {
+        "one": "import pickle",
+        "two": "import aiohttp, multiprocessing.connection",
+        "three": "from multiprocessing.connection import Connection",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(line, encoding="utf-8")
+    assert unpickled(tmp_path) == {"one", "two"}

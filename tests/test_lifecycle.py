@@ -429,14 +429,17 @@ def test_a_slow_fsync_does_not_make_vwap_later(
     )  # fmt: skip
     base = Settings(tick_rate=50_000, duration=2.0, metrics_port=0)
 
-    def p99(sync: Callable[[int], None]) -> float:
-        of_disk("sync", sync)
+    async def written() -> Pipeline:
         log = tmp_path / "ticks.log"
         log.unlink(missing_ok=True)
         pipeline = Pipeline(replace(base, log_file=log))
-        asyncio.run(pipeline.run())
+        await pipeline.run()
         assert pipeline.log.written_seq == 100_000
-        return pipeline.vwap.latency.quantile(0.99) * 1e3
+        return pipeline
+
+    def p99(sync: Callable[[int], None]) -> float:
+        of_disk("sync", sync)
+        return asyncio.run(written()).vwap.latency.quantile(0.99) * 1e3
 
     sides = {
         "slow": lambda: p99(slow_sync),
@@ -470,7 +473,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         (disk / "filler").write_bytes(bytes(1 << 19))
         yield disk
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 async def test_a_full_disk_stops_the_feed_until_there_is_space(
@@ -501,8 +504,10 @@ async def test_a_disk_that_stays_full_ends_the_run_in_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ):
     of_disk("patience_seconds", 0.3)
-    log = small_disk / "ticks.log"
-    code = await run_pump(replace(settings, duration=5.0, log_file=log))
+    log, loop = small_disk / "ticks.log", asyncio.get_running_loop()
+    # So that a log that waits for ever fails here, and does not hang.
+    loop.call_later(DEADLINE / 4, (small_disk / "filler").unlink)
+    code = await run_pump(replace(settings, duration=0.5, log_file=log))
     said = [line for line in capsys.readouterr().err.splitlines() if "quants:" in line]
     found = scan(log)
     assert code == 1
