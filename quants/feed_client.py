@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 INBOX_BYTES = 4 << 20  # arrived and not taken: then the socket is not read
 SILENT_HEARTBEATS = 2  # then the peer is taken for gone
 REFUSALS = 3  # in a row, without a batch between them: then it will not heal
-WELCOME_SECONDS = 5.0
+CONNECT_SECONDS = WELCOME_SECONDS = 5.0  # a host that drops packets says nothing
 DATA = WSMsgType.BINARY, WSMsgType.TEXT
 
 
@@ -172,9 +172,10 @@ class Subscription:
         headers = {"Sec-WebSocket-Protocol": SUBPROTOCOLS[self.receiver.wire]}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
-        _, inbox = await ws_connect(
-            Inbox, self.url, extra_headers=headers, max_frame_size=2 * MAX_FRAME
-        )
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, inbox = await ws_connect(
+                Inbox, self.url, extra_headers=headers, max_frame_size=2 * MAX_FRAME
+            )
         if not isinstance(inbox, Inbox):
             raise ConnectionResetError("closed in its handshake")
         self._inbox = inbox

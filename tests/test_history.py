@@ -1,6 +1,7 @@
 """The history of a feed: what it holds in memory, what its log adds to it."""
 
 import asyncio
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,13 @@ from quants.recovery import replay
 from quants.serve import logged
 from quants.tick import Batch, Rows, gap
 from tests.test_feed_server import (
+    FLOOD,
     WIRES,
     Numbered,
     numbered,
     publish_without_end,
+    subscribed,
+    told,
     until,
 )
 from tests.test_ticklog import append_all, batches, log_at, ticks
@@ -248,12 +252,31 @@ async def test_who_resumes_from_the_log_does_not_slow_the_feed(tmp_path):
         async with from_the_start(server, "binary"):
             # It reads nothing: 96 MB fit in no socket.
             subscriber = server._subscribers[0]
-            while subscriber.live:
-                await asyncio.sleep(0.001)
+            await until(lambda: not subscriber.live)
             before = server.sent
             await publish_without_end(server, before + 1_000_000)
             assert not subscriber.live
             assert subscriber.channel.statistics().high_watermark <= 1
+
+
+async def test_what_waits_in_the_channel_is_not_sent_a_second_time():
+    """It asks for all again, while most of it still waits to be sent."""
+    async with (
+        FeedServer(Numbered(), AS_FAST_AS_TAKEN, ring_ticks=FLOOD) as server,
+        subscribed(server) as (ws, _),
+    ):
+        publishing = asyncio.create_task(server.publish(250_000))
+        channel = server._subscribers[0].channel
+        await until(lambda: channel.statistics().depth > 20)
+        await ws.send(json.dumps({"from_seq": 1}))
+        said = [told(await ws.recv())]
+        while said[-1]["kind"] != "end" or said[-1]["first"] < 250_001:
+            said.append(told(await ws.recv()))
+        await publishing
+    frames = [each for each in said if each["kind"] == "tick"]
+    again = max(i for i, each in enumerate(frames) if each["first"] == 1)
+    assert again > 0
+    assert sum(each["span"] for each in frames[again:]) == 250_000
 
 
 def test_the_command_logs_what_it_publishes(tmp_path: Path):
