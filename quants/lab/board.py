@@ -2,13 +2,33 @@
 
 from typing import Any
 
-from quants.lab import conservation, opening
+from quants.lab import (
+    conservation,
+    loops,
+    nesting,
+    opening,
+    own_loop,
+    stops,
+    supervise_task,
+    tasks,
+)
 from quants.lab.claims import Claim, Verdict
 from quants.lab.exercise import Answer, Exercise
 
-CLAIMS: dict[str, Claim] = {claim.id: claim for claim in opening.CLAIMS}
+CLAIMS: dict[str, Claim] = {
+    claim.id: claim
+    for claims in (
+        opening.CLAIMS,
+        *(loops.CLAIMS, tasks.CLAIMS, stops.CLAIMS, own_loop.CLAIMS, nesting.CLAIMS),
+    )
+    for claim in claims
+}
 EXERCISES: dict[str, Exercise] = {
-    exercise.name: exercise for exercise in (conservation.CONSERVED,)
+    exercise.name: exercise
+    for exercise in (
+        conservation.CONSERVED,
+        supervise_task.SUPERVISE,
+    )
 }
 
 
