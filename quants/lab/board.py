@@ -8,9 +8,11 @@ from quants.lab import (
     nesting,
     opening,
     own_loop,
+    shared_vwap,
     stops,
     supervise_task,
     tasks,
+    turns_taken,
 )
 from quants.lab.claims import Claim, Verdict
 from quants.lab.exercise import Answer, Exercise
@@ -20,6 +22,7 @@ CLAIMS: dict[str, Claim] = {
     for claims in (
         opening.CLAIMS,
         *(loops.CLAIMS, tasks.CLAIMS, stops.CLAIMS, own_loop.CLAIMS, nesting.CLAIMS),
+        turns_taken.CLAIMS,
     )
     for claim in claims
 }
@@ -28,6 +31,7 @@ EXERCISES: dict[str, Exercise] = {
     for exercise in (
         conservation.CONSERVED,
         supervise_task.SUPERVISE,
+        shared_vwap.SHARED_VWAP,
     )
 }
 

@@ -161,6 +161,17 @@ def is_of_kernel(task: asyncio.Task[Any]) -> bool:
 
 
 def children() -> set[psutil.Process]:
-    """The processes below this one that still run."""
+    """The processes below this one that still run, and are ours to end."""
     below = psutil.Process().children(recursive=True)
-    return {child for child in below if child.is_running()}
+    return {child for child in below if child.is_running() and not is_tracker(child)}
+
+
+def is_tracker(child: psutil.Process) -> bool:
+    """Whether a child looks after shared memory, for as long as we live.
+
+    The first process pool of a kernel starts it; nobody can end it.
+    """
+    try:
+        return any("multiprocessing.resource_tracker" in a for a in child.cmdline())
+    except psutil.Error:
+        return False
