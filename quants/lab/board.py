@@ -4,11 +4,15 @@ from typing import Any
 
 from quants.lab import (
     conservation,
+    fan_out_task,
+    fanned,
     loops,
+    message_cost,
     nesting,
     opening,
     own_loop,
     shared_vwap,
+    slow_consumers,
     stops,
     supervise_task,
     tasks,
@@ -23,6 +27,7 @@ CLAIMS: dict[str, Claim] = {
         opening.CLAIMS,
         *(loops.CLAIMS, tasks.CLAIMS, stops.CLAIMS, own_loop.CLAIMS, nesting.CLAIMS),
         turns_taken.CLAIMS,
+        *(message_cost.CLAIMS, slow_consumers.CLAIMS, fanned.CLAIMS),
     )
     for claim in claims
 }
@@ -32,6 +37,7 @@ EXERCISES: dict[str, Exercise] = {
         conservation.CONSERVED,
         supervise_task.SUPERVISE,
         shared_vwap.SHARED_VWAP,
+        fan_out_task.FAN_OUT,
     )
 }
 
