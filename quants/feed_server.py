@@ -26,12 +26,12 @@ from quants.channel import Channel
 from quants.channel import Policy as ChannelPolicy
 from quants.errors import EnvironmentFault
 from quants.feed import SUBPROTOCOLS, Wire
-from quants.frame import MAX_ROWS, Kind, ticks_frame
+from quants.frame import MAX_ROWS, Kind, encode, ticks_frame
 from quants.history import History
 from quants.messages import Welcome
-from quants.pace import MAX_WAKE_UP_ROWS, Pace, Source, SteadyPace
+from quants.pace import MAX_WAKE_UP_ROWS, Gapped, Pace, Source, SteadyPace
 from quants.subscriber import Subscriber
-from quants.tick import Batch, Rows
+from quants.tick import Batch, gap
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +75,13 @@ class FeedServer:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.source, self.policy = source, policy
+        self._gapped = source if isinstance(source, Gapped) else None
         self.host, self.port = host, port
         self.token = token_for(host, token)
         self.heartbeat_seconds, self.history = heartbeat_seconds, History(ring_ticks)
         self.stream = uuid.uuid4().hex[:12]
         self.let_go: Counter[str] = Counter()
+        self.gap_ticks = 0  # that the source lacked
         self.log: Channel | None = None
         self.subscribed = asyncio.Event()  # set by the first subscriber
         self._changed = asyncio.Event()  # set when one comes or goes
@@ -108,7 +110,7 @@ class FeedServer:
 
     @property
     def sent(self) -> int:
-        """Ticks published so far."""
+        """Ticks published so far, those that the source lacked included."""
         return self.history.next_seq - 1
 
     @property
@@ -176,21 +178,32 @@ class FeedServer:
         """Send `wanted` ticks in frames; whether the source still had them."""
         while wanted and not self.stopping:
             seconds = self.pace.intended(now, self.sent)
+            sent_ns = self._anchor_ns + int(seconds * 1e9)
+            await self._skip(sent_ns)
             rows = self.source.take(min(wanted, MAX_ROWS))
             if not len(rows):
                 return False
-            await self._broadcast(rows, self._anchor_ns + int(seconds * 1e9))
+            seq = self.history.next_seq
+            frame = ticks_frame(rows, seq, sent_ns)
+            batch = Batch(rows, seq, len(rows), sent_ns, frame)
+            await self._broadcast(Kind.TICKS, batch)
             wanted -= len(rows)
         return True
 
-    async def _broadcast(self, rows: Rows, sent_ns: int) -> None:
-        seq = self.history.next_seq
-        batch = Batch(rows, seq, len(rows), sent_ns, ticks_frame(rows, seq, sent_ns))
+    async def _skip(self, sent_ns: int) -> None:
+        """Tell of the ticks that the source itself lacks here."""
+        if self._gapped and (missing := self._gapped.missing()):
+            seq = self.history.next_seq
+            frame = encode(Kind.GAP, seq, missing, sent_ns)
+            self.gap_ticks += missing
+            await self._broadcast(Kind.GAP, gap(seq, missing, sent_ns, frame))
+
+    async def _broadcast(self, kind: Kind, batch: Batch) -> None:
         self.history.append(batch)
         as_sent: dict[Wire, Batch] = {"binary": batch}  # encoded once per wire
         for subscriber in [each for each in self._subscribers if each.live]:
             if subscriber.wire not in as_sent:
-                as_sent[subscriber.wire] = subscriber.encoded(Kind.TICKS, batch)
+                as_sent[subscriber.wire] = subscriber.encoded(kind, batch)
             if self.policy == "disconnect" and subscriber.channel.full:
                 log.debug("%r cannot keep up: let go", subscriber)
                 self._subscribers.remove(subscriber)

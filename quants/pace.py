@@ -6,8 +6,8 @@ what latency is measured from, so a stall cannot hide itself.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,20 @@ class Source(Protocol):
         """The next n rows, or fewer when the source ends."""
 
 
+@runtime_checkable
+class Gapped(Protocol):
+    """A source that lacks some of its ticks, and knows where."""
+
+    def missing(self) -> int:
+        """How many it lacks before its next row; each hole is told once."""
+
+
 class Recorded(Source, Protocol):
     """A source that ends, knows its times, and can be read again."""
+
+    @property
+    def holes(self) -> Mapping[int, int]:
+        """Ticks that it lacks, by how many it has before them."""
 
     @property
     def ticks(self) -> int:
@@ -132,6 +144,7 @@ class Replay:
     ) -> None:
         self.recording, self.speed, self.loops_left = recording, speed, loop_times - 1
         self._ahead, self._offsets = NO_ROWS, np.empty(0)
+        self._holes, self._taken = dict(recording.holes), 0
         self._shift_ns = 0  # of this reading's event times
         self._latest = 0.0  # seconds; times that step back do not
 
@@ -144,11 +157,19 @@ class Replay:
         return self.recording.symbols
 
     def take(self, n: int) -> Rows:
-        """The next n rows, or fewer at the end of what was read ahead."""
+        """The next n rows, or fewer: up to a hole, or what was read ahead."""
         self._read_ahead()
+        holes = (hole for hole in self._holes if hole > self._taken)
+        n = min(n, next(holes, self._taken + n) - self._taken)
         rows, self._ahead = self._ahead[:n], self._ahead[n:]
         self._offsets = self._offsets[n:]
+        self._taken += len(rows)
         return rows
+
+    def missing(self) -> int:
+        """How many ticks are missing before the next one; told once."""
+        self._read_ahead()
+        return self._holes.pop(self._taken, 0)
 
     def begin(self, now: float, sent: int) -> None:
         """The first tick is due now."""
@@ -188,6 +209,9 @@ class Replay:
         mean_gap = (last - first) // max(1, self.recording.ticks - 1)
         self._shift_ns += last - first + mean_gap
         self.loops_left -= 1
+        for before, missing in self.recording.holes.items():
+            at = self._taken + before
+            self._holes[at] = self._holes.get(at, 0) + missing
         self.recording.rewind()
         return self.recording.take(MAX_WAKE_UP_ROWS)
 

@@ -47,7 +47,7 @@ class Recording:
         self.path, self.symbols, self.ticks = path, contents.symbols, contents.ticks
         self.first_time_ns = contents.first_time_ns
         self.last_time_ns = contents.last_time_ns
-        self.remarks = contents.remarks
+        self.remarks, self.holes = contents.remarks, contents.holes
         self.taken = 0  # since the beginning
         self._read = read
         self._open: Ticks | None = None
@@ -161,24 +161,31 @@ class LogFile:
 
     def contents(self) -> Contents:
         """Read the whole log once."""
-        times = [(r["time_ns"][0], r["time_ns"].max(), len(r)) for r in self.ticks()]
+        times, holes, before = list[tuple[int, int]](), dict[int, int](), 0
+        for rows, missing in self._parts():
+            if len(rows):
+                times.append((int(rows["time_ns"][0]), int(rows["time_ns"].max())))
+                before += len(rows)
+            elif missing:
+                holes[before] = holes.get(before, 0) + missing
         if not times:
             reason = "holds no tick of that; quants verify tells what it holds"
             raise RecordingError(self.path, None, reason)
-        firsts, lasts, counts = zip(*times, strict=True)
-        missing = f"Ticks missing in the log: {self._missing:,}."
-        remarks = [missing] if self._missing else []
-        return Contents(
-            self._symbols, sum(counts), int(firsts[0]), int(max(lasts)), remarks
-        )
+        lost = f"Ticks missing in the log: {self._missing:,}."
+        last = max(latest for _, latest in times)
+        remarks = [lost] if self._missing else []
+        return Contents(self._symbols, before, times[0][0], last, remarks, holes)
 
     def ticks(self) -> Ticks:
         """Read it once more; each part has at least one row."""
+        return (rows for rows, _ in self._parts() if len(rows))
+
+    def _parts(self) -> Generator[tuple[Rows, int], None, None]:
+        """Rows, or how many are missing; of one symbol nobody can tell that."""
         for _, batch in replay_segments(self.path, self._stream):
-            rows = batch.rows
+            rows, missing = batch.rows, batch.span if batch.is_gap else 0
             if self._wanted is not None:
-                rows = rows[rows["symbol"] == self._wanted]
+                rows, missing = rows[rows["symbol"] == self._wanted], 0
                 rows["symbol"] = 0
                 rows.flags.writeable = False
-            if len(rows):
-                yield rows
+            yield rows, missing

@@ -205,7 +205,7 @@ async def run_replay(
                 with watched("sending", lambda: (server.sent, ticks)):
                     await server.publish()
                     await server.until(lambda count: count == 0)
-    click.echo(f"{server.sent:,} ticks sent", err=True)
+    click.echo(f"{server.sent - server.gap_ticks:,} ticks sent", err=True)
 
 
 def announce(server: FeedServer, recording: Recording) -> None:

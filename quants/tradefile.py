@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from quants.errors import QuantsError, RecordingError, SettingsError
@@ -23,6 +23,7 @@ class Contents:
     Attributes:
         last_time_ns: the latest event time, not always that of the last tick.
         remarks: what the user should know, each a sentence.
+        holes: how many ticks are missing, by the number of ticks before them.
     """
 
     symbols: tuple[Symbol, ...]
@@ -30,6 +31,7 @@ class Contents:
     first_time_ns: int
     last_time_ns: int
     remarks: list[str]
+    holes: dict[int, int] = field(default_factory=dict)
 
 
 class TradeFile:

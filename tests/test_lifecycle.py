@@ -21,7 +21,7 @@ from fractions import Fraction
 from math import inf
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -306,13 +306,37 @@ async def test_one_seed_gives_one_state_whatever_wire_engine_cores_and_framing(
     record_property("ways", 1)
 
 
+class Lossy:
+    """The market, seen by somebody who lacks ticks 5,000 to 5,999 and more."""
+
+    holes: ClassVar[dict[int, int]] = {5_000: 1_000, 12_345: 7}
+
+    def __init__(self) -> None:
+        self.market, self.given, self.left = Market(), 0, dict(self.holes)
+        self.symbols = self.market.symbols
+
+    def take(self, n: int) -> Rows:
+        hole = next((at for at in self.left if at > self.given), self.given + n)
+        rows = self.market.take(min(n, hole - self.given))
+        self.given += len(rows)
+        return rows
+
+    def missing(self) -> int:
+        return self.left.pop(self.given, 0)
+
+
+@pytest.mark.parametrize("kind", [Market, Lossy])
 async def test_a_replay_of_the_log_is_the_state_of_the_live_run(
-    settings: Settings, limited: RedisServer, record_property: Note
+    settings: Settings,
+    limited: RedisServer,
+    record_property: Note,
+    kind: type[Market | Lossy],
 ):
     told = replace(settings, redis_url=limited.url)
-    live = Pipeline(replace(told, tick_rate=20_000, duration=2.0))
-    await live.run()
+    async with FeedServer(kind(), 20_000) as feed:
+        live = await follow(feed, told, 40_000)
     before = state(live, limited)
+    assert before["received"][1] == (sum(Lossy.holes.values()) * (kind is Lossy))
     assert len(before["alerts"]) > 10
     for number, speed in enumerate([inf, 4.0]):
         again = replace(told, log_file=settings.log_file.with_suffix(f".{number}"))

@@ -16,7 +16,8 @@ class Recorded:
 
     symbols = (Symbol("AAPL"),)
 
-    def __init__(self, *seconds: float) -> None:
+    def __init__(self, *seconds: float, holes: dict[int, int] | None = None) -> None:
+        self.holes = holes or {}
         times = [START + round(s * SECOND) for s in seconds]
         self.rows = rows_of([(t, n, 1, 0, 0) for n, t in enumerate(times)])
         self.ticks, self.at = len(times), 0
@@ -85,6 +86,29 @@ def test_each_loop_goes_on_in_event_time_by_the_mean_gap():
 def test_a_loop_at_speed_is_paced_like_the_first_reading():
     replay = Replay(Recorded(0, 1, 2), 1.0, loop_times=2)
     assert played(replay, [0, 2.5, 3.0, 5.0]) == [[0], [1, 2], [0], [1, 2]]
+
+
+def told(replay: Replay) -> list[int]:
+    """The prices of a replay, and what is missing, as a negative number."""
+    found = list[int]()
+    while True:
+        if missing := replay.missing():
+            found.append(-missing)
+        rows = replay.take(2)
+        if not len(rows):
+            return found
+        found += rows["price"].tolist()
+
+
+def test_what_a_recording_lacks_is_told_where_it_lacks_it():
+    recording = Recorded(0, 1, 2, 3, 4, holes={0: 7, 3: 5, 5: 9})
+    assert told(Replay(recording, 1.0)) == [-7, 0, 1, 2, -5, 3, 4, -9]
+
+
+def test_a_second_reading_lacks_the_same_again():
+    recording = Recorded(0, 1, 2, holes={0: 7, 1: 5, 3: 9})
+    once = [0, -5, 1, 2]
+    assert told(Replay(recording, 1.0, loop_times=2)) == [-7, *once, -16, *once, -9]
 
 
 async def test_the_server_publishes_a_recording_to_its_end():
