@@ -97,7 +97,9 @@ class TickLog:
         self._writer = asyncio.create_task(self._write_groups())
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.disk.patience_seconds = 0.0  # we are to stop now
         self._closing = True
         self._wake.set()
         try:

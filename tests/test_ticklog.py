@@ -391,6 +391,24 @@ async def test_patience_begins_anew_with_each_time_the_disk_is_full(tmp_path):
     assert scan(log.path).ticks == 100
 
 
+async def test_who_is_stopped_does_not_wait_for_space(tmp_path):
+    """A second signal cancels; what was written is there, the rest is told."""
+    disk = Filling(2000, space_returns_after=1e9)
+    log = log_at(tmp_path / "log", patience_seconds=1e9, **disk.settings())
+
+    async def run() -> None:
+        async with log:
+            await log.run(feed(batches(50)))
+
+    running = asyncio.create_task(run())
+    while log.disk.retries < 10:
+        await asyncio.sleep(0.001)
+    running.cancel()
+    with pytest.raises(EnvironmentFault, match="it is kept up to tick"):
+        await running
+    assert scan(tmp_path / "log").ticks == log.written_seq > 0
+
+
 async def test_any_other_refusal_ends_the_log_without_a_wait(tmp_path):
     """Above all a failed fsync: the next one says yes, to pages that are gone."""
     syncs = 0
