@@ -7,7 +7,8 @@ what it has missed.
 
 Signs of life go both ways. A client that vanished without a goodbye leaves a
 half-open socket, to which one can write for many minutes: so it is pinged, and
-let go when nothing has come from it for two heartbeats.
+let go when nothing has come from it for two heartbeats. Others' clients do not
+beat, and may answer a ping only when they read: they get ten times as long.
 """
 
 import asyncio
@@ -25,7 +26,8 @@ from quants.tick import NO_ROWS, Batch, Symbol, gap
 
 SOCKET_BYTES = 1 << 20  # what a transport may hold unsent before its writer waits
 PINGS_PER_HEARTBEAT = 2
-SILENT_PINGS = 3  # unanswered: between 1.5 and 2 heartbeats
+SILENT_PINGS = 3  # unanswered by one that beats: between 1.5 and 2 heartbeats
+STRANGERS_PINGS = 40
 
 
 class Subscriber:
@@ -105,7 +107,7 @@ class Subscriber:
 
         It counts pings, not seconds: a loop that stood still has not listened.
         """
-        while self._silent_pings < SILENT_PINGS:
+        while self._silent_pings < (SILENT_PINGS if self._beats else STRANGERS_PINGS):
             # A full socket says that it reads slowly, the policy's matter. A
             # client of ours beats all the same.
             full = self.transport.get_write_buffer_size() > 0

@@ -665,10 +665,10 @@ async def test_who_is_behind_at_the_end_still_gets_the_rest():
 # -- signs of life -------------------------------------------------------------
 
 SOON = 0.05  # a heartbeat, in seconds
-MANY = 20 * SOON  # nothing may happen for so long: ten times the patience
+MANY = 30 * SOON  # nothing may happen for so long: more than anyone's patience
 
 
-async def test_who_never_answers_is_let_go_after_three_pings():
+async def test_who_never_answers_is_let_go_after_forty_pings():
     """A half-open socket: the bytes go out, and nothing comes back."""
     async with FeedServer(Numbered(), heartbeat_seconds=SOON) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -681,7 +681,7 @@ async def test_who_never_answers_is_let_go_after_three_pings():
         with suppress(ConnectionResetError):
             while some := await reader.read(1000):
                 heard += some
-        assert heard.count(b"\x89\x00") == 3
+        assert heard.count(b"\x89\x00") == 40
         await until(lambda: server.let_go == {"silent": 1})
         writer.close()
 
