@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from quants.errors import EnvironmentFault, FrameError
-from quants.frame import Kind, decode, encode, ticks_frame
+from quants.frame import UNREADABLE, Kind, decode, encode, ticks_frame
 from quants.messages import MAX_SPAN, Request, Welcome, unpack
 from quants.tick import Batch, Symbol, gap
 
@@ -63,7 +63,7 @@ class Receiver:
         """
         try:
             welcome = msgspec.json.decode(message, type=Welcome)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise FrameError("welcome", "a JSON welcome", error) from error
         if self.stream and welcome.stream != self.stream:
             raise EnvironmentFault(

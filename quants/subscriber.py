@@ -19,7 +19,7 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from quants.channel import Channel
 from quants.feed import BEAT, SUBPROTOCOLS, Wire
-from quants.frame import Kind, encode
+from quants.frame import UNREADABLE, Kind, encode
 from quants.history import History
 from quants.messages import Request, as_json, text_frames
 from quants.tick import NO_ROWS, Batch, Symbol, gap
@@ -123,7 +123,7 @@ class Subscriber:
             async for message in self.ws:
                 self._silent_pings = 0
                 await self._answer(message)
-        except (msgspec.MsgspecError, TypeError):
+        except (*UNREADABLE, TypeError):
             self.fault = "refused"
             await self.ws.close(code=WSCloseCode.POLICY_VIOLATION)
         self.channel.close()

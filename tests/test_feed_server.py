@@ -482,7 +482,7 @@ async def test_who_comes_back_after_the_end_still_gets_what_was_missed():
         '{"from_seq": 1e99}',
         "[]",
         b"\xff\xff",
-        "x" * 4000,
+        "[" * 4000,
         "x" * 5000,  # more than it reads
     ],
 )
