@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 from typing import Any, NamedTuple
 
 import ipywidgets
@@ -60,18 +59,18 @@ class Race:
         """The laps of an engine."""
         return [lap for lap in self.laps if lap.engine == engine]
 
-    def ticks_per_second(self, engine: str) -> float:
-        """The median of an engine's laps; nan without any."""
-        return middle([lap.ticks_per_second for lap in self.of(engine)])
+    def fastest(self, engine: str) -> Lap:
+        """An engine's fastest lap: the one that others disturbed least."""
+        return max(self.of(engine), key=lambda lap: lap.ticks_per_second)
 
     def cores(self, engine: str) -> float:
-        """How many cores an engine's workers kept busy, summing; a median."""
-        return middle([lap.cores for lap in self.of(engine)])
+        """How many cores an engine kept busy, summing, in its fastest lap."""
+        return self.fastest(engine).cores
 
     def speed_up(self, engine: str) -> str:
-        """Against inline, such as "1.3x"."""
-        ratio = self.ticks_per_second(engine) / self.ticks_per_second("inline")
-        return f"{ratio:.1f}x"
+        """Its fastest lap against inline's, such as "1.3x"."""
+        laps = self.fastest(engine), self.fastest("inline")
+        return f"{laps[0].ticks_per_second / laps[1].ticks_per_second:.1f}x"
 
     def __repr__(self) -> str:
         told = (
@@ -79,12 +78,7 @@ class Race:
             f"on {self.cores(engine):.1f} cores"
             for engine in RUNNERS[1:]
         )
-        return "; ".join(told) + f" (medians of {len(self.laps)} laps)."
-
-
-def middle(numbers: Sequence[float]) -> float:
-    """The median; nan of nothing."""
-    return median(numbers) if numbers else float("nan")
+        return f"Fastest of {len(self.laps)} laps: {'; '.join(told)}."
 
 
 async def race(seconds: float = SECONDS) -> Race:

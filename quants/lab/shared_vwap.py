@@ -22,14 +22,13 @@ Add = tuple[Any, int]  # price, size
 
 
 class SharedVwap:
-    """A VWAP that any number of threads add to, and read, at any time."""
+    """A VWAP that any number of threads add ticks to, and read, at any time."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._price_size = self._size = 0
 
     def add(self, price: int, size: int) -> None:
-        """Add one tick."""
         with self._lock:
             self._price_size += price * size
             self._size += size

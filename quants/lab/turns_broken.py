@@ -148,7 +148,9 @@ class Starved:
                 color=colour, alpha=0.4, markersize=5,
             )  # fmt: skip
             panel.plot(1e3 * median(waits), row, "|", color=INK, markersize=16)
-        panel.set_yticks(range(len(self.waits)), list(self.waits))
+        names = [name.replace(", ", ",\n") for name in self.waits]
+        panel.set_yticks(range(len(names)), names)
+        panel.set_xticks([1, 10, 100], ["1", "10", "100"])
         panel.set_ylim(len(self.waits) - 0.5, -0.5)
         panel.grid(axis="x", color="#E6E6E6", linewidth=0.6)
         return chart
