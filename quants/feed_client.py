@@ -19,11 +19,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, suppress
 from typing import Self
 
-from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import (
+    WSError,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSProtocolError,
+    WSTransport,
+    ws_connect,
+)
 
 from quants.errors import EnvironmentFault, FrameError
 from quants.feed import BEAT, SUBPROTOCOLS, Receiver, Wire
 from quants.frame import MAX_FRAME
+from quants.quiet import Quiet
 from quants.tick import Batch, Symbol
 
 log = logging.getLogger(__name__)
@@ -42,7 +51,7 @@ def pause_seconds(failures: int, chance: float) -> float:
         failures: tries since the last one that helped.
         chance: uniform in [0, 1).
     """
-    return 0.0 if failures == 0 else min(5.0, 0.1 * 2.0**failures) * chance
+    return 0.0 if failures == 0 else min(5.0, 0.1 * 2.0 ** min(failures, 10)) * chance
 
 
 class Subscription:
@@ -174,7 +183,11 @@ class Subscription:
             headers["Authorization"] = f"Bearer {self.token}"
         async with asyncio.timeout(CONNECT_SECONDS):
             _, inbox = await ws_connect(
-                Inbox, self.url, extra_headers=headers, max_frame_size=2 * MAX_FRAME
+                Inbox,
+                self.url,
+                extra_headers=headers,
+                max_frame_size=2 * MAX_FRAME,
+                logger_name=Quiet(__name__),
             )
         if not isinstance(inbox, Inbox):
             raise ConnectionResetError("closed in its handshake")
@@ -232,7 +245,7 @@ class Inbox(WSListener):
             self._size += len(message)
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.disconnect()
-        elif not frame.fin:
+        elif not frame.fin or frame.msg_type == WSMsgType.CONTINUATION:
             self.fault = FrameError("message", "one WebSocket frame", "a fragment")
             transport.disconnect(graceful=False)
         if frame.last_in_buffer:
@@ -251,10 +264,21 @@ class Inbox(WSListener):
         while not self.messages and not self.closed:
             self._news.clear()
             await self._news.wait()
-        if self.fault is not None:
-            raise self.fault
+        if not self.messages:
+            await self._ended()
         taken, self.messages, self._size = self.messages, [], 0
         if self._paused and not self.closed:
             self.transport.underlying_transport.resume_reading()
             self._paused = False
         return taken
+
+    async def _ended(self) -> None:
+        """Raise what the peer did wrong, unless it only left."""
+        if self.fault is not None:
+            raise self.fault
+        try:
+            await self.transport.wait_disconnected()
+        except WSProtocolError as error:
+            raise FrameError("message", "WebSocket frames", error) from error
+        except (WSError, OSError):
+            pass  # a cut

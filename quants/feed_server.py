@@ -30,6 +30,7 @@ from quants.frame import MAX_ROWS, Kind, encode, ticks_frame
 from quants.history import History
 from quants.messages import Welcome
 from quants.pace import MAX_WAKE_UP_ROWS, Gapped, Pace, Source, SteadyPace
+from quants.quiet import Quiet
 from quants.subscriber import Subscriber
 from quants.tick import Batch, gap
 
@@ -122,7 +123,10 @@ class FeedServer:
         app = web.Application()
         app.router.add_get("/", self._serve)
         self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=DRAIN_SECONDS
+            app,
+            access_log=None,
+            logger=Quiet(__name__),
+            shutdown_timeout=DRAIN_SECONDS,
         )
         await self._runner.setup()
         try:
@@ -231,7 +235,10 @@ class FeedServer:
         )
         if not ws.can_prepare(request):
             return web.Response(text=f"subscribe with a WebSocket: {self.url}\n")
-        await ws.prepare(request)
+        try:
+            await ws.prepare(request)
+        except ValueError as error:  # a key that is none
+            raise web.HTTPBadRequest from error
         # Welcomed and enlisted without a wait between: no tick falls in it.
         welcome, subscriber = self._welcome(), self._subscriber(ws, request)
         log.debug("subscriber from %s: %s", request.remote, subscriber)

@@ -24,6 +24,7 @@ from aiohttp.typedefs import Handler
 from quants.access import allowed, token_for
 from quants.errors import EnvironmentFault
 from quants.metrics import Registry, wants_exposition
+from quants.quiet import Quiet
 
 Form = Literal[
     "application/json", "application/openmetrics-text", "text/plain",
@@ -125,7 +126,10 @@ class MetricsServer:
         if self.look is not None:
             app.router.add_get("/events", self._events, allow_head=False)
         self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=DRAIN_SECONDS
+            app,
+            access_log=None,
+            logger=Quiet(__name__),
+            shutdown_timeout=DRAIN_SECONDS,
         )
         await self._runner.setup()
         try:

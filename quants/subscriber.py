@@ -65,6 +65,7 @@ class Subscriber:
         self._told = False  # set when the client knows it
         self._silent_pings = 0
         self._beats = False  # whether it has ever sent a beat of its own
+        self._resuming: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -135,8 +136,10 @@ class Subscriber:
             self._beats = self._beats or message.data == BEAT
         else:
             request = msgspec.json.decode(message.data, type=Request)
+            if self._resuming is not None and not self._resuming.done():
+                raise TypeError("it asks again before it was answered")
             # Not awaited: that may take long, and it has signs of life to send.
-            self._tasks.create_task(self._resume(request.from_seq))
+            self._resuming = self._tasks.create_task(self._resume(request.from_seq))
 
     # -- what it is sent --------------------------------------------------------
 

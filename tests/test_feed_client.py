@@ -273,7 +273,7 @@ async def test_the_first_try_is_at_once_and_later_ones_pause_longer_and_longer()
     assert pauses.asked == [0, *longer, 0]
 
 
-@given(st.integers(0, 1000), st.floats(0, 1, exclude_max=True))
+@given(st.integers(0, 10**6), st.floats(0, 1, exclude_max=True))
 def test_a_pause_is_a_share_of_what_doubles_up_to_five_seconds(failures, chance):
     longest = 0.0 if failures == 0 else min(5.0, 0.1 * 2 ** min(failures, 50))
     assert pause_seconds(failures, chance) == pytest.approx(longest * chance)

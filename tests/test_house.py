@@ -54,6 +54,7 @@ HOUSE = (
             "turns",
             "access",
             "sampler",
+            "quiet",
             "host",
             "frame",
             "tick",
