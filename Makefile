@@ -52,6 +52,7 @@ verdicts: $(READER)  ## The verdicts on threads and processes, 20 times, some 4 
 
 notebooks: $(DEVELOPER)  ## Every notebook runs and shows what is committed
 	$(BIN)/python -m pytest $(NBVAL) -p no:cacheprovider notebooks/ $(ARGS)
+	$(BIN)/python -m pytest -m notebooks -n 2 tests/test_notebooks.py
 
 browser: $(DEVELOPER)  ## The notebooks and the live page in a real Chromium
 	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)

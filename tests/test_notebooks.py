@@ -152,6 +152,7 @@ async def run(client: NotebookClient, cell: Any) -> str:
     return "".join(o.text for o in done.outputs if o.output_type == "stream")
 
 
+@pytest.mark.notebooks
 @pytest.mark.filterwarnings(QUIET)
 @every_notebook
 async def test_every_cell_runs_twice_and_the_whole_runs_twice_in_one_kernel(
