@@ -17,6 +17,7 @@ NAMES = (
     "kernel",
     "receive",
     "pacing",
+    "drawing",
     "monitor",
     "collector",
     "pools",
