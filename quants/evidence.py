@@ -67,7 +67,7 @@ class Finding:
 def in_turn(
     sides: Mapping[str, Callable[[], float]], rounds: int
 ) -> dict[str, list[float]]:
-    """Measure every side once a round; each round begins with another one."""
+    """Measure every side once a round; each round begins with another."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     names = list(sides)
     for turn in range(rounds):

@@ -4,6 +4,7 @@ from typing import Any
 
 from quants.lab import (
     conservation,
+    cost_task,
     fan_out_task,
     fanned,
     loops,
@@ -11,11 +12,15 @@ from quants.lab import (
     nesting,
     opening,
     own_loop,
+    planted,
+    prices,
+    profilers,
     shared_vwap,
     slow_consumers,
     stops,
     supervise_task,
     tasks,
+    timing,
     turns_taken,
 )
 from quants.lab.claims import Claim, Verdict
@@ -26,6 +31,7 @@ CLAIMS: dict[str, Claim] = {
     for claims in (
         opening.CLAIMS,
         *(loops.CLAIMS, tasks.CLAIMS, stops.CLAIMS, own_loop.CLAIMS, nesting.CLAIMS),
+        *(timing.CLAIMS, profilers.CLAIMS, prices.CLAIMS, planted.CLAIMS),
         turns_taken.CLAIMS,
         *(message_cost.CLAIMS, slow_consumers.CLAIMS, fanned.CLAIMS),
     )
@@ -36,6 +42,7 @@ EXERCISES: dict[str, Exercise] = {
     for exercise in (
         conservation.CONSERVED,
         supervise_task.SUPERVISE,
+        cost_task.COST_OF,
         shared_vwap.SHARED_VWAP,
         fan_out_task.FAN_OUT,
     )
