@@ -3,10 +3,12 @@
 from typing import Any
 
 from quants.lab import (
+    batch_task,
     conservation,
     cost_task,
     fan_out_task,
     fanned,
+    fence,
     loops,
     message_cost,
     nesting,
@@ -34,6 +36,7 @@ CLAIMS: dict[str, Claim] = {
         *(timing.CLAIMS, profilers.CLAIMS, prices.CLAIMS, planted.CLAIMS),
         turns_taken.CLAIMS,
         *(message_cost.CLAIMS, slow_consumers.CLAIMS, fanned.CLAIMS),
+        fence.CLAIMS,
     )
     for claim in claims
 }
@@ -45,6 +48,7 @@ EXERCISES: dict[str, Exercise] = {
         cost_task.COST_OF,
         shared_vwap.SHARED_VWAP,
         fan_out_task.FAN_OUT,
+        batch_task.CHOOSE_BATCH,
     )
 }
 

@@ -1,4 +1,4 @@
-"""A race of engines, live: the same ticks summed inline, in threads, in processes.
+"""A race of engines, live: the same ticks summed on the loop and elsewhere.
 
     await turns_taken.race()
 
@@ -20,14 +20,14 @@ from quants.climb import Course, Plan, opened
 from quants.engines import EngineName
 from quants.lab.charts import Chart
 from quants.lab.controls import Controls
-from quants.lab.live import BLUE, GREY, ORANGE, Live, frame_is_due
+from quants.lab.live import BLUE, GREY, ORANGE, SKY, Live, frame_is_due
 from quants.lab.session import session
 from quants.ladder import Side
 from quants.turns import gil_enabled
 from quants.vwap import Engine
 
-RUNNERS: tuple[EngineName, ...] = ("inline", "threads", "processes")
-COLOURS = dict(zip(RUNNERS, (GREY, ORANGE, BLUE), strict=True))
+RUNNERS: tuple[EngineName, ...] = ("inline", "threads", "processes", "shared")
+COLOURS = dict(zip(RUNNERS, (GREY, ORANGE, SKY, BLUE), strict=True))
 WORKERS, BATCH = 2, 4096  # rows; the most that a frame has
 LAP_SECONDS = 0.08  # an inline lap blocks the loop for as long
 SECONDS, TOUCHED_SECONDS = 5.0, 12.0  # more time for who switches
@@ -74,11 +74,13 @@ class Race:
 
     def __repr__(self) -> str:
         told = (
-            f"{WORKERS} {engine} {self.speed_up(engine)} the ticks of inline, "
-            f"on {self.cores(engine):.1f} cores"
+            f"{engine} {self.speed_up(engine)} on {self.cores(engine):.1f} cores"
             for engine in RUNNERS[1:]
         )
-        return f"Fastest of {len(self.laps)} laps: {'; '.join(told)}."
+        return (
+            f"Fastest of {len(self.laps)} laps, ticks/s against inline: "
+            f"{'; '.join(told)}."
+        )
 
 
 async def race(seconds: float = SECONDS) -> Race:
@@ -173,10 +175,11 @@ class RacePicture(Chart):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"The same VWAP: inline, {WORKERS} threads, {WORKERS} processes",
+            f"The same VWAP: on the loop, {WORKERS} threads, {WORKERS} processes",
             n="n = laps so far",
-            alt="Two panels over time, a line each for inline, threads and "
-            "processes: ticks summed a second, and cores kept busy by summing.",
+            alt="Two panels over time, a line each for inline, threads, processes "
+            "and processes with shared memory: ticks summed a second, and cores kept "
+            "busy by summing.",
             panels=2,
         )
         self.seconds = seconds
