@@ -17,9 +17,9 @@ from picows import ws_connect
 from benchmarks.runs import ROOT, answer, say
 from benchmarks.size import Size
 from quants.evidence import Claim, Finding, find, in_turn
-from quants.feed_client import Inbox
 from quants.frame import Kind
 from quants.host import running
+from quants.inbox import Inbox
 from quants.market import Market
 from quants.messages import as_json, text_frames
 from quants.tick import Batch

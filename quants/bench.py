@@ -14,9 +14,10 @@ from quants.climb import KERNELS, ROLLING, SYMBOLS, TICK_RATE, Plan, measured
 from quants.engines import ENGINES
 from quants.errors import EnvironmentFault, SettingsError
 from quants.evidence import host_facts
-from quants.host import available_cores, whole_file
+from quants.host import available_cores
 from quants.ladder import Ladder, claims, conclusions, rungs, table
 from quants.ladder_picture import figure, needs_matplotlib, png
+from quants.outfile import whole_file
 from quants.progress import progress
 from quants.sentences import one_sentence
 from quants.turns import gil_enabled

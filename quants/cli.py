@@ -16,7 +16,8 @@ from quants.commands import export_log, verify
 from quants.debug import debug_records
 from quants.doctor import doctor
 from quants.errors import SettingsError, our_own
-from quants.host import stop_signals, whole_file
+from quants.host import stop_signals
+from quants.outfile import whole_file
 from quants.pipeline import Pipeline
 from quants.report import report_of, summary_of
 from quants.sampler import profiled

@@ -6,10 +6,6 @@ is capped and is drawn at random ("full jitter"), so that a thousand clients of
 one server do not all come back in the same instant. A message that breaks the
 protocol is counted and closes the connection; it is asked for again, and if
 that does not help the fault is raised.
-
-picows parses WebSocket frames in C and calls back once for each: 0.6 µs a
-message, where an awaited `receive()` costs 1.4 (benchmarks/receive.py). What
-has arrived by the time the task wakes up is taken together, as one list.
 """
 
 import asyncio
@@ -19,29 +15,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, suppress
 from typing import Self
 
-from picows import (
-    WSError,
-    WSFrame,
-    WSListener,
-    WSMsgType,
-    WSProtocolError,
-    WSTransport,
-    ws_connect,
-)
+from picows import WSError, WSMsgType, ws_connect
 
 from quants.errors import EnvironmentFault, FrameError
 from quants.feed import BEAT, SUBPROTOCOLS, Receiver, Wire
 from quants.frame import MAX_FRAME
+from quants.inbox import Inbox
 from quants.quiet import Quiet
 from quants.tick import Batch, Symbol
 
 log = logging.getLogger(__name__)
 
-INBOX_BYTES = 4 << 20  # arrived and not taken: then the socket is not read
 SILENT_HEARTBEATS = 2  # then the peer is taken for gone
 REFUSALS = 3  # in a row, without a batch between them: then it will not heal
 CONNECT_SECONDS = WELCOME_SECONDS = 5.0  # a host that drops packets says nothing
-DATA = WSMsgType.BINARY, WSMsgType.TEXT
 
 
 def pause_seconds(failures: int, chance: float) -> float:
@@ -205,7 +192,7 @@ class Subscription:
         inbox.messages[:0] = arrived[1:]  # they came in one burst with the welcome
         self._beating = asyncio.create_task(self._beat(inbox))
 
-    async def _beat(self, inbox: "Inbox") -> None:
+    async def _beat(self, inbox: Inbox) -> None:
         """Tell the feed again and again that we are here, even if we do not read."""
         while not inbox.closed:
             inbox.transport.send_pong(BEAT)
@@ -220,65 +207,3 @@ class Subscription:
 
 
 subscribe = Subscription  # reads as what it does: async with subscribe(url)
-
-
-class Inbox(WSListener):
-    """Messages that arrived and were not taken yet."""
-
-    def __init__(self) -> None:
-        self.messages: list[bytes] = []
-        self.closed = False  # set once, when the socket is gone
-        self.fault: FrameError | None = None  # set when the peer broke the protocol
-        self._size = 0  # bytes in `messages`
-        self._paused = False
-        self._news = asyncio.Event()
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        """Keep the transport; called once by picows."""
-        self.transport = transport
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Keep a message; called by picows for each frame."""
-        if frame.msg_type in DATA and frame.fin:
-            message = frame.get_payload_as_bytes()
-            self.messages.append(message)
-            self._size += len(message)
-        elif frame.msg_type == WSMsgType.CLOSE:
-            transport.disconnect()
-        elif not frame.fin or frame.msg_type == WSMsgType.CONTINUATION:
-            self.fault = FrameError("message", "one WebSocket frame", "a fragment")
-            transport.disconnect(graceful=False)
-        if frame.last_in_buffer:
-            self._news.set()
-            if self._size > INBOX_BYTES and not self._paused:
-                transport.underlying_transport.pause_reading()
-                self._paused = True
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """Wake the reader for the last time; called once by picows."""
-        self.closed = True
-        self._news.set()
-
-    async def take(self) -> list[bytes]:
-        """All that has arrived, at least one message; none at the end."""
-        while not self.messages and not self.closed:
-            self._news.clear()
-            await self._news.wait()
-        if not self.messages:
-            await self._ended()
-        taken, self.messages, self._size = self.messages, [], 0
-        if self._paused and not self.closed:
-            self.transport.underlying_transport.resume_reading()
-            self._paused = False
-        return taken
-
-    async def _ended(self) -> None:
-        """Raise what the peer did wrong, unless it only left."""
-        if self.fault is not None:
-            raise self.fault
-        try:
-            await self.transport.wait_disconnected()
-        except WSProtocolError as error:
-            raise FrameError("message", "WebSocket frames", error) from error
-        except (WSError, OSError):
-            pass  # a cut

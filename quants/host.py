@@ -6,7 +6,6 @@ elsewhere, and the docstring says what that costs.
 
 import asyncio
 import ctypes
-import errno
 import math
 import os
 import signal
@@ -15,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
@@ -194,48 +193,6 @@ def lock_file(file: int) -> bool:
     except OSError:
         pass  # this file system knows no locks
     return True
-
-
-@contextmanager
-def whole_file(what: str, path: Path | None) -> Iterator[Callable[[str], None]]:
-    """Yield what writes a text file: as a whole, or not at all.
-
-    Args:
-        what: what the file is, for the sentence about a failure.
-        path: where it goes; it is tried at once. None writes nothing.
-
-    Raises:
-        EnvironmentFault: it cannot be written.
-    """
-    if path is None:
-        yield lambda text: None
-        return
-    with _refusal(what, path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        part = path.with_name(path.name + ".part")
-        part.touch()
-
-    def write(text: str) -> None:
-        with _refusal(what, path):
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-
-    try:
-        yield write
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _refusal(what: str, path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentFault(
-            f"{what} {path}: {error.strerror}; name a file that can be written"
-        ) from error
 
 
 # ---- signals

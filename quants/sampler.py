@@ -18,7 +18,8 @@ from pathlib import Path
 from random import Random
 from types import FrameType
 
-from quants.host import ringing, whole_file
+from quants.host import ringing
+from quants.outfile import whole_file
 
 INTERVAL = 0.005  # seconds between two samples, on average
 

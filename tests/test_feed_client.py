@@ -19,9 +19,10 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from quants.errors import EnvironmentFault, FrameError
 from quants.feed import Wire
-from quants.feed_client import INBOX_BYTES, Subscription, pause_seconds, subscribe
+from quants.feed_client import Subscription, pause_seconds, subscribe
 from quants.feed_server import FeedServer
 from quants.frame import Kind, encode, ticks_frame
+from quants.inbox import INBOX_BYTES
 from quants.market import Market
 from quants.pace import AS_FAST_AS_TAKEN
 from quants.tick import Batch, rows_of

@@ -44,7 +44,7 @@ HOUSE = (
         *("export", "selection", "table", "table_csv", "table_parquet"),
         "recordings",
     },
-    {"channel", "history"},
+    {"channel", "history", "inbox"},
     {
         *("kernels", "sums", "market", "pace", "redis_server", "metrics", "histogram"),
         # What recordings are read with.
@@ -55,6 +55,7 @@ HOUSE = (
             "access",
             "sampler",
             "quiet",
+            "outfile",
             "host",
             "frame",
             "tick",
