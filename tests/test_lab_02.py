@@ -127,7 +127,7 @@ def test_shares_of_a_total_leave_the_rest():
 async def test_a_bill_has_every_item_and_ends_its_loops():
     bill = await prices.bill(rounds=3)
     assert all(bill.us[item] > 0 for items in prices.BILLS.values() for item in items)
-    assert bill.total("debug mode") > bill.us["task, debug"]
+    assert bill.total("debug") > bill.us["task, debug"]
     assert "its budget is 20 µs" in repr(bill)
     bill.picture().png()
 

@@ -1,4 +1,4 @@
-"""A cost is planted in the pump, a hog takes half of the time: who finds it?"""
+"""A cost is planted in the pump, hogs take most of the time: who finds it?"""
 
 import random
 from collections.abc import Callable, Mapping
@@ -11,13 +11,13 @@ from quants.frame import Kind, decode, ticks_frame
 from quants.lab.charts import Chart
 from quants.lab.claims import Claim
 from quants.lab.live import BLUE, GREY, VERMILION
-from quants.lab.timing import Call, Clock, hog, stopwatch
+from quants.lab.timing import Call, Clock, hog, plainly, stopwatch
 from quants.market import Market
 from quants.messages import as_json
 from quants.naive import NaivePump, Tick
 
 TICKS = 5  # that a call works on
-PLANTED = 3  # times the work, in the guilty stage
+PLANTED = 5  # times the work, in the guilty stage
 AVERAGED_SECONDS = 0.06  # of calls, for a plain average
 
 CostOf = Callable[[Call, Clock], float]
@@ -137,7 +137,7 @@ def stages_chart(found: Found) -> Chart:
     )
     heading = f"the planted cost is in {found.guilty}"
     panel = chart.panel("cost of a tick (µs, logarithmic)", "", heading, log="x")
-    panel.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    plainly(panel.xaxis)
     sides = ((found.average, VERMILION, "s"), (found.beside, BLUE, "D"),
              (found.alone, GREY, "o"))  # fmt: skip
     names = list(found.alone)[::-1]

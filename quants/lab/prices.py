@@ -31,7 +31,7 @@ ROUNDS, CALLS, TASKS = 15, 40, 60
 BILLS = {
     "as it is": ("receive", "vwap", "task", "log.debug, off"),
     "log.debug": ("receive", "vwap", "task", "log.debug, on"),
-    "debug mode": ("receive", "vwap", "task, debug", "log.debug, off"),
+    "debug": ("receive", "vwap", "task, debug", "log.debug, off"),
 }
 COLOURS = {"receive": SKY, "vwap": GREEN, "task": PURPLE, "log.debug": ORANGE}
 

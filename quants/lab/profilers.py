@@ -40,7 +40,7 @@ LARGER = 1.8  # times the time, for the batch of one turn
 TURNS = 6  # between two waits
 WAIT_SECONDS = 0.003
 PARTS = ("whole_batch", "tick_by_tick", "waiting", "the rest")
-COLOURS = (SKY, ORANGE, "#DDDDDD", "#A0A0A0")
+COLOURS = (SKY, ORANGE, "#ABABAB", "#707070")
 OWNERS = {"notional": "tick_by_tick", "<built-in method builtins.sum>": "whole_batch"}
 SELECTS = ("poll", "select", "control", "GetQueued")  # how loops wait
 
@@ -228,7 +228,7 @@ def look_chart(look: Look) -> Chart:
     """Four bars of the same length, cut into the parts."""
     signal, thread = look.samples
     chart = Chart(
-        "The same seconds, as four see them",
+        "The same seconds",
         n=f"n = {signal} and {thread} samples",
         alt="Four stacked bars: how the time is shared out by the stopwatch, by a "
         "sampler that a signal calls, by cProfile, and by a sampler on a thread. The "
