@@ -53,8 +53,8 @@ def who(*threads: list[tuple[float, float]]) -> WhoRan:
     return WhoRan((first, second), ([(0.0, 1.0)], [(0.0, 1.0)]), 99)
 
 
-def answers(alone: float, thread: float, long: float) -> Starved:
-    return Starved({"alone": [alone], "thread": [thread], "thread, long turns": [long]})
+def answers(alone: float, long: list[float]) -> Starved:
+    return Starved({"alone": [alone] * 60, "thread, long turns": long})
 
 
 IN_TURNS = who([(0, 5), (10, 15)], [(5, 10), (15, 20)])
@@ -77,15 +77,20 @@ HALF = who([(0, 20)], [(0, 3), (6, 9), (19, 20)])
         ("adding-in-place-loses-nothing", Lost(9, 1, 5), "REFUTED"),
         ("a-call-in-between-loses-updates", Lost(9, 0, 1), "SUPPORTED"),
         ("a-call-in-between-loses-updates", Lost(9, 0, 0), "REFUTED"),
+        ("an-answer-waits-for-its-turn", answers(0.001, [0.051] * 20), "SUPPORTED"),
         (
             "an-answer-waits-for-its-turn",
-            answers(0.001, 0.006, 0.051),
+            answers(0.001, [0.051] * 5 + [0.001] * 15),
             "SUPPORTED",
         ),
-        ("an-answer-waits-for-its-turn", answers(0.001, 0.001, 0.001), "REFUTED"),
+        ("an-answer-waits-for-its-turn", answers(0.001, [0.01] * 20), "REFUTED"),
         # It waits as long alone: then something else keeps it waiting.
-        ("an-answer-waits-for-its-turn", answers(0.06, 0.06, 0.06), "INCONCLUSIVE"),
-        ("an-answer-waits-for-its-turn", answers(0.001, 0.01, 0.03), "INCONCLUSIVE"),
+        ("an-answer-waits-for-its-turn", answers(0.06, [0.06] * 20), "INCONCLUSIVE"),
+        (
+            "an-answer-waits-for-its-turn",
+            answers(0.001, [0.051] * 2 + [0.001] * 18),
+            "INCONCLUSIVE",
+        ),
         ("shared-sums-are-exact", Poured(9, 1.0, True), "SUPPORTED"),
         ("shared-sums-are-exact", Poured(9, 1.0, False), "REFUTED"),
     ],

@@ -20,16 +20,20 @@ from tests.exercising import try_all
 TOTAL = "def total(numbers):\n    return sum(numbers)\n"
 
 
+SHOWN: list[Any] = []  # by the experiment, in place of a page
+
+
 @pytest.fixture(autouse=True)
 async def closed(monkeypatch: pytest.MonkeyPatch):
     """Nothing is displayed; every session is closed, and nothing is left."""
 
     class Handle:
         def display(self, shown):
-            self.shown = shown
+            SHOWN.append(shown)
 
         update = display
 
+    SHOWN.clear()
     monkeypatch.setattr(fence, "DisplayHandle", Handle)
     yield
     assert await session.close() == "0 leaked tasks, 0 leaked processes"
@@ -166,7 +170,7 @@ def test_costs_are_a_line_through_the_smallest_batch_and_the_largest():
 
 
 async def test_a_short_ladder_has_every_rung():
-    found = await fence.ladder([1, 4096], rounds=1)
+    found = await fence.climb([1, 4096], rounds=1)
     assert {(rung.engine, rung.batch) for rung in found.rungs} == {
         (engine, batch)
         for engine in ("inline", "processes", "shared")
@@ -175,17 +179,29 @@ async def test_a_short_ladder_has_every_rung():
     assert judge("one-tick-a-task-is-slower", found).word == "SUPPORTED"
 
 
+async def test_the_ladder_leaves_its_picture_where_its_bar_was(monkeypatch):
+    async def climb(batches, rounds, advance):
+        advance(1.0)
+        return climbed()
+
+    monkeypatch.setattr(fence, "climb", climb)
+    assert await fence.ladder() == climbed()
+    bar, picture = SHOWN
+    assert bar.value == 1.0
+    assert picture.title.startswith("Where a VWAP is summed")
+
+
 async def test_a_chosen_batch_is_tried_below_and_above(monkeypatch):
     asked = []
 
-    async def ladder(batches, rounds):
+    async def climb(batches, rounds):
         asked.append(batches)
         low, high = batches
         costs = [("inline", low, 10), ("shared", low, 30)]
         costs += [("inline", high, 90), ("shared", high, 30)]
         return Climbed(tuple(rung(e, b, 1.0, us) for e, b, us in costs), rounds)
 
-    monkeypatch.setattr(fence, "ladder", ladder)
+    monkeypatch.setattr(fence, "climb", climb)
     found = await tried(lambda costs: 300, climbed())
     assert asked == [[75, 1200]]
     assert found.ratios == (3.0, 30 / 90)

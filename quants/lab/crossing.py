@@ -169,9 +169,20 @@ class Parcels:
         size.plot(ticks, [p.bytes / p.ticks for p in self.all], "o-", color=BLUE)
         size.axhline(ROW.itemsize, color=INK, linewidth=1, linestyle="--")
         size.text(1, ROW.itemsize * 1.06, "the row itself", fontsize=8, color=INK)
+        size.set_ylim(25, 400)
         cost = chart.panel("batch (ticks)", "pack and unpack (µs a tick)", log="xy")
         cost.plot(ticks, [p.microseconds / p.ticks for p in self.all], "o-", color=BLUE)
+        plain_numbers(size, [32, 100, 300])
+        plain_numbers(cost, [0.01, 0.1, 1, 10])
         return chart
+
+
+def plain_numbers(panel: Any, y: Sequence[float]) -> None:
+    """Name a panel's batches, and these numbers, instead of powers of ten."""
+    panel.set_xticks(BATCHES, [f"{batch:,}" for batch in BATCHES])
+    panel.set_yticks(y, [f"{number:,g}" for number in y])
+    panel.set_xticks([], minor=True)
+    panel.set_yticks([], minor=True)
 
 
 TRIES = 50

@@ -4,7 +4,7 @@ The engines are those of the package, and so is the ladder they climb. What is
 sent, functions and batches, and how processes start, are in `crossing`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from quants.engines import EngineName
 from quants.lab.batch_task import Costs
 from quants.lab.charts import Chart
 from quants.lab.claims import Claim
-from quants.lab.crossing import BATCHES, Parcels
+from quants.lab.crossing import BATCHES, Parcels, plain_numbers
 from quants.lab.crossing import CLAIMS as CROSSING
 from quants.lab.exercise import Answer
 from quants.lab.live import BLUE, GREY, INK, VERMILION
@@ -74,22 +74,22 @@ class Climbed:
             "that a tick costs this process, beside its budget.",
             panels=2,
         )
-        rate = chart.panel("batch (ticks)", "summed (ticks/s)", log="xy")
-        cost = chart.panel(
-            "batch (ticks)", "costs us here (µs of CPU a tick)", log="xy"
-        )
+        rate = chart.panel("batch (ticks)", "summed (million ticks/s)", log="xy")
+        cost = chart.panel("batch (ticks)", "CPU here (µs a tick)", log="xy")
         for engine, colour in COLOURS.items():
             self._draw(rate, cost, engine, colour)
         cost.axhline(BUDGET_US, color=INK, linewidth=1.5)
-        text = "a tick's budget at 50,000 a second"
-        cost.text(MAX_BATCH, BUDGET_US * 1.15, text, fontsize=8, ha="right", color=INK)
+        text = f"budget: {BUDGET_US:g} µs a tick"
+        cost.text(MAX_BATCH, BUDGET_US * 1.2, text, fontsize=8, ha="right", color=INK)
+        plain_numbers(rate, [0.01, 0.1, 1, 10])
+        plain_numbers(cost, [0.1, 1, 10, 100])
         chart.key(list(COLOURS), list(COLOURS.values()))
         return chart
 
     def _draw(self, rate: Any, cost: Any, engine: str, colour: str) -> None:
         line = self.line(engine)
         batches = [rung.batch for rung in line]
-        rates = [rung.ticks_per_second for rung in line]
+        rates = [rung.ticks_per_second / 1e6 for rung in line]
         rate.plot(batches, rates, "o-", color=colour, markersize=4)
         if engine != "inline" and (ring := crossover(line)):
             at = rates[batches.index(ring)]
@@ -101,10 +101,8 @@ class Climbed:
 ROUNDS, SECONDS, WORKERS = 5, 0.04, 2
 
 
-async def ladder(batches: Sequence[int] = BATCHES, rounds: int = ROUNDS) -> Climbed:
-    """Let the engines sum batches of all sizes, in turn; every sum is checked."""
-    await session()
-    plan = Plan(["python"], FENCED, [], batches, WORKERS, rounds, SECONDS)
+async def ladder() -> Climbed:
+    """Let the engines sum batches of all sizes, and draw what came of it."""
     bar = ipywidgets.FloatProgress(max=1.0, description="climbing")
     handle = DisplayHandle()
     handle.display(bar)
@@ -112,10 +110,20 @@ async def ladder(batches: Sequence[int] = BATCHES, rounds: int = ROUNDS) -> Clim
     def advance(share: float) -> None:
         bar.value += share
 
-    try:
-        found, _ = await measured(plan, advance)
-    finally:
-        handle.update(ipywidgets.HTML())
+    climbed = await climb(BATCHES, ROUNDS, advance)
+    handle.update(climbed.picture())
+    return climbed
+
+
+async def climb(
+    batches: Sequence[int],
+    rounds: int,
+    advance: Callable[[float], object] = lambda share: None,
+) -> Climbed:
+    """Let the engines sum batches of some sizes, in turn; every sum is checked."""
+    await session()
+    plan = Plan(["python"], FENCED, [], batches, WORKERS, rounds, SECONDS)
+    found, _ = await measured(plan, advance)
     return Climbed(tuple(rungs(found)), rounds)
 
 
@@ -154,7 +162,7 @@ async def tried(choose: Answer, climbed: Climbed, engine: str = "shared") -> Tri
     if chosen is None:
         return Tried(engine, None, None)
     low, high = (min(MAX_BATCH, max(1, round(chosen * share))) for share in AROUND)
-    found = await ladder(sorted({low, high}), rounds=3)
+    found = await climb(sorted({low, high}), rounds=3)
     below, above = (
         found.here_us(engine, batch) / found.here_us("inline", batch)
         for batch in (low, high)
