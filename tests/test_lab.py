@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import multiprocessing
 import threading
 from dataclasses import replace
 
@@ -155,6 +156,34 @@ def test_a_chart_names_its_panels_units_and_sample():
     unnamed = Chart("A title", n="n = 3", alt="One panel.")
     unnamed.panel("time", "lag (ms)")
     assert unnamed.undescribed() == ["a unit on the x axis"]
+
+
+async def test_a_process_draws_the_very_picture_that_the_loop_would():
+    """Also when an axis changes; and it is gone when the run is over."""
+    drawn: dict[str, list[bytes]] = {}
+    for render in ("loop", "process"):
+        chart = Chart("A title", n="n = 3 beats", alt="One panel.")
+        panel = chart.panel("time (s)", "lag (ms)")
+        (line,) = panel.plot([1, 2, 3], [1, 2, 3])
+        text = panel.text(1, 2, "before")
+        (bar,) = panel.bar([2], [1])
+        live = Live(chart, [line, text, bar], render, clock=iter(range(99)).__next__)
+        frames = drawn.setdefault(render, [])
+
+        def update(live=live, line=line, text=text, bar=bar, panel=panel, f=frames):
+            f.append(live.widget.value)
+            line.set_data([1, 2, 3], [3, len(f), 1])
+            text.set_text(f"look {len(f)}")
+            bar.set_height(len(f))
+            if len(f) == 2:
+                panel.set_ylim(0, 9)
+                live.limits_changed()
+            return len(f) < 5
+
+        await live.run(update)
+    assert drawn["process"] == drawn["loop"]
+    assert len(set(drawn["loop"])) == 5
+    assert multiprocessing.active_children() == []
 
 
 # the bell ------------------------------------------------------------------------

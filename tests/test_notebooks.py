@@ -27,7 +27,7 @@ NOTEBOOKS = nb.notebooks([])
 IN_A_HURRY = """
 from quants.lab import bell
 Show = bell.Show
-bell.Show = lambda pump, rate, seconds, law: Show(pump, rate, 0.4, law)
+bell.Show = lambda pump, rate, seconds, *rest: Show(pump, rate, 0.4, *rest)
 """
 QUIET = "ignore::DeprecationWarning"  # of the kernel's own machinery
 

@@ -19,7 +19,7 @@ from IPython.display import DisplayHandle
 from quants.histogram import seconds_text
 from quants.lab.card import FULL_RATE, within_reach
 from quants.lab.controls import Controls
-from quants.lab.live import FRAME_SECONDS, Live
+from quants.lab.live import FRAME_SECONDS, Live, Render
 from quants.lab.panels import (
     WINDOW_SECONDS,
     BellPicture,
@@ -87,16 +87,18 @@ async def ring(
     pump: PumpName = "naive",
     seconds: float = SECONDS,
     law: Law | None = None,
+    render: Render = "loop",
 ) -> Ringing:
     """Run a pump at `rate` ticks/s, draw it live, and say what happened.
 
     Args:
         law: checked at every look at the counters, such as `conserved`.
+        render: where it is drawn: on the loop, or by a process of its own.
     """
     lab = await session()
     rate = min(rate, within_reach(FULL_RATE))
     async with PUMPS[pump](lab, rate) as running:
-        show = Show(running, rate, seconds, law)
+        show = Show(running, rate, seconds, law, render)
         try:
             await show.run()
         finally:
@@ -108,7 +110,14 @@ async def ring(
 class Show:
     """One ring on the screen: live picture, controls, and what was read."""
 
-    def __init__(self, pump: Pump, rate: int, seconds: float, law: Law | None) -> None:
+    def __init__(
+        self,
+        pump: Pump,
+        rate: int,
+        seconds: float,
+        law: Law | None,
+        render: Render = "loop",
+    ) -> None:
         self.pump, self.rate, self.law = pump, rate, law
         self.started = time.monotonic()
         self.deadline = self.started + seconds
@@ -117,7 +126,7 @@ class Show:
         self.snapshot = pump.snapshot()
         self.kept = self.looks = 0
         self.picture = BellPicture(pump.name, WINDOW_SECONDS, live=True)
-        self.live = Live(self.picture, self.picture.moving)
+        self.live = Live(self.picture, self.picture.moving, render)
         self.handle = DisplayHandle()
 
     async def run(self) -> None:

@@ -7,15 +7,14 @@ and callbacks of some kernels run on other threads.
 """
 
 import asyncio
-import io
 import platform
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import ipywidgets
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,6 +23,10 @@ from PIL import Image
 
 from quants.errors import QuantsError
 from quants.host import available_cores
+from quants.lab.blit import Blit, picture_of, saved
+from quants.lab.renderer import Renderer
+
+Render = Literal["loop", "process"]
 
 DPI = 100
 FRAME_SECONDS = 1 / 8  # between two looks, and frames at the soonest
@@ -104,18 +107,6 @@ def interpreter() -> str:
     return f"{python}, {cores} core{'s' if cores > 1 else ''}"
 
 
-def picture_of(canvas: FigureCanvasAgg) -> Image.Image:
-    """The canvas's pixels."""
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-
-
-def saved(picture: Image.Image, format: str, **options: Any) -> bytes:
-    """The picture as a file's bytes."""
-    file = io.BytesIO()
-    picture.save(file, format, **options)
-    return file.getvalue()
-
-
 def frame_is_due(since_last: float, draw_seconds: float) -> bool:
     """Whether a frame fits into a tenth of the loop's time; one a second does."""
     return since_last >= min(1.0, draw_seconds / SHARE)
@@ -127,17 +118,19 @@ class Live:
     Args:
         picture: what is shown; described before its first frame.
         moving: the artists that change between frames, lowest first.
+        render: where it is drawn; another process takes nothing from the loop.
     """
 
     def __init__(
         self,
         picture: Picture,
         moving: Sequence[Artist],
+        render: Render = "loop",
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         picture.refuse_undescribed()
-        self.picture, self.moving = picture, moving
+        self.picture, self.moving, self.render = picture, moving, render
         self.widget = ipywidgets.Image(
             format="jpeg", width=picture.width, height=picture.height
         )
@@ -145,35 +138,44 @@ class Live:
         # An image widget takes no alt text, and its view fails on a tooltip.
         self.words = ipywidgets.HTML(FOR_SCREEN_READERS.format(escape(picture.alt)))
         self.frames = 0
-        self.draw_seconds = 0.0  # the last frame that only moved
+        self.draw_seconds = 0.0  # of the loop, for the last frame that only moved
         self._clock, self._sleep = clock, sleep
-        self._background: Any = None  # None: draw it again first
-        for artist in moving:
-            artist.set_animated(True)
+        self._blit = Blit(picture.canvas, moving)
+        self._renderer: Renderer | None = None
 
     def limits_changed(self) -> None:
         """The next frame draws axes and ticks again; some ten times the cost."""
-        self._background = None
+        self._blit.limits_changed()
+        if self._renderer is not None:
+            self._renderer.again()
 
     def draw(self) -> None:
         """Draw one frame and hand it to the widget."""
-        canvas = self.picture.canvas
-        if self._background is None:
-            canvas.draw()
-            self._background = canvas.copy_from_bbox(self.picture.figure.bbox)
+        self._blit.prepare()
         begun = self._clock()
-        canvas.restore_region(self._background)
-        for artist in self.moving:
-            self.picture.figure.draw_artist(artist)
-        self.widget.value = saved(picture_of(canvas), "JPEG", quality=90)
+        self._show(self._blit.jpeg(), self._clock() - begun)
+
+    def _show(self, jpeg: bytes, seconds: float) -> None:
+        self.widget.value = jpeg
         self.frames += 1
-        self.draw_seconds = self._clock() - begun
+        self.draw_seconds = seconds
 
     async def run(self, update: Callable[[], bool]) -> None:
         """Update, and draw when that is due, until `update` says it is over."""
-        last = -1.0
-        while update():
-            if frame_is_due((now := self._clock()) - last, self.draw_seconds):
-                self.draw()
-                last = now
-            await self._sleep(FRAME_SECONDS)
+        async with AsyncExitStack() as stack:
+            if self.render == "process":
+                drawn = Renderer(self.picture.figure, self.moving)
+                self._renderer = await stack.enter_async_context(drawn)
+            last = -1.0
+            while update():
+                if frame_is_due((now := self._clock()) - last, self.draw_seconds):
+                    await self._frame()
+                    last = now
+                await self._sleep(FRAME_SECONDS)
+        self._renderer = None
+
+    async def _frame(self) -> None:
+        if self._renderer is None:
+            self.draw()
+        else:
+            self._show(await self._renderer.frame(), 0.0)

@@ -129,7 +129,7 @@ class BellPicture(Picture):
         axes.set_xlim(start, start + self.seconds)
         axes.set_xlabel("seconds ago (s)" if self.live else "time (s)", fontsize=SMALL)
         if self.live:
-            axes.xaxis.set_major_formatter(lambda x, _: f"{abs(x):g}")
+            axes.xaxis.set_major_formatter(seconds_ago)
         tidy(axes)
         axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
         return self._line(axes, colour, style)
@@ -218,6 +218,11 @@ def done_per_second(readings: Sequence[Reading]) -> list[float]:
         ticks = reading.processed - start.processed
         rates.append(ticks / seconds if seconds else 0.0)
     return [*rates[1:2], *rates[1:]] if len(rates) > 1 else rates
+
+
+def seconds_ago(x: float, _: float) -> str:
+    """The label of a tick of a live time axis."""
+    return f"{abs(x):g}"
 
 
 def alt_text(pump: PumpName) -> str:
