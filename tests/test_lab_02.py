@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from quants.evidence import Finding, in_turn
-from quants.lab import board, planted, prices, profilers, screen, session, timing
+from quants.lab import (
+    board,
+    notionals,
+    planted,
+    prices,
+    profilers,
+    screen,
+    session,
+    timing,
+)
 from quants.lab.cost_task import COST_OF, Machine, cost_of
 from quants.lab.planted import Found
 from quants.lab.profilers import Look
@@ -81,7 +90,7 @@ def test_the_lesson_is_the_difference_and_fits_a_page():
     )
     assert (
         "+    return sum(map(mul, prices, sizes))"
-        in show_diff(profilers.tick_by_tick, profilers.whole_batch).data
+        in show_diff(notionals.tick_by_tick, notionals.whole_batch).data
     )
 
 
@@ -92,7 +101,7 @@ async def test_every_profiler_shares_out_the_whole_time():
     look = await profilers.look(0.4)
     for shares in (look.truth, look.signal, look.cprofile):
         assert sum(shares.values()) == pytest.approx(1, abs=0.05)
-        assert set(shares) == set(profilers.PARTS)
+        assert set(shares) == set(notionals.PARTS)
     assert look.samples[0] > 0
     look.picture().png()
 
@@ -100,8 +109,8 @@ async def test_every_profiler_shares_out_the_whole_time():
 def test_both_ways_to_sum_give_the_same_sum():
     prices, sizes = [1899, 41000, 5], [100, 3, 7]
     expected = 1899 * 100 + 41000 * 3 + 5 * 7
-    assert profilers.tick_by_tick(prices, sizes) == expected
-    assert profilers.whole_batch(prices, sizes) == expected
+    assert notionals.tick_by_tick(prices, sizes) == expected
+    assert notionals.whole_batch(prices, sizes) == expected
 
 
 def test_a_part_owns_what_it_calls():
@@ -118,7 +127,7 @@ def test_a_part_owns_what_it_calls():
 
 def test_shares_of_a_total_leave_the_rest():
     assert profilers.shares({"waiting": 1.0}, 4.0)["the rest"] == 0.75
-    assert profilers.shares(Counter()) == dict.fromkeys(profilers.PARTS, 0.0)
+    assert profilers.shares(Counter()) == dict.fromkeys(notionals.PARTS, 0.0)
 
 
 # prices ----------------------------------------------------------------------------

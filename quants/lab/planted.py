@@ -10,8 +10,9 @@ from time import perf_counter
 from quants.frame import Kind, decode, ticks_frame
 from quants.lab.charts import Chart
 from quants.lab.claims import Claim
+from quants.lab.hog import hog
 from quants.lab.live import BLUE, GREY, VERMILION
-from quants.lab.timing import Call, Clock, hog, plainly, stopwatch
+from quants.lab.timing import Call, Clock, plainly, stopwatch
 from quants.market import Market
 from quants.messages import as_json
 from quants.naive import NaivePump, Tick

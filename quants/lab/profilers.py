@@ -1,19 +1,10 @@
-"""The same seconds as profilers see them, and what a stopwatch knows of them.
+"""The same seconds as profilers see them, and what a stopwatch knows of them."""
 
-The work is one sum, written twice: with a call for every tick, and with one for
-the whole batch. The batch gets more ticks, so it takes most of the time; how
-many is tried out first. Now and then the program waits, as a pump for its feed.
-"""
-
-import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from cProfile import Profile
 from dataclasses import dataclass
-from functools import partial
-from operator import mul
 from pstats import Stats
 from threading import get_ident
 from typing import Any, TypeVar
@@ -23,92 +14,18 @@ from quants.host import ringing
 from quants.lab.charts import Chart
 from quants.lab.claims import Claim
 from quants.lab.live import INK, ORANGE, SKY
+from quants.lab.notionals import PARTS, Work, make_work
 from quants.lab.session import session
-from quants.lab.timing import stopwatch
-from quants.market import Market
 from quants.sampler import Sampler, Stack, waits
 from quants.stalls import WatcherThread
 
 K = TypeVar("K")
-Column = list[int]
-Batch = tuple[Column, Column]  # prices, sizes
 Shares = Mapping[str, float]  # of the time, by part
 
 SECONDS = 1.5
-SMALL_SECONDS = 0.0007  # the calls of one turn: far below the 5 ms of the GIL
-LARGER = 1.8  # times the time, for the batch of one turn
-TURNS = 6  # between two waits
-WAIT_SECONDS = 0.003
-PARTS = ("whole_batch", "tick_by_tick", "waiting", "the rest")
 COLOURS = (SKY, ORANGE, "#ABABAB", "#707070")
 OWNERS = {"notional": "tick_by_tick", "<built-in method builtins.sum>": "whole_batch"}
 SELECTS = ("poll", "select", "control", "GetQueued")  # how loops wait
-
-
-def tick_by_tick(prices: Column, sizes: Column) -> int:
-    """The notional of all ticks: price times size, summed."""
-    total = 0
-    for price, size in zip(prices, sizes, strict=True):
-        total += notional(price, size)
-    return total
-
-
-def notional(price: int, size: int) -> int:
-    """What changed hands in one tick."""
-    return price * size
-
-
-def whole_batch(prices: Column, sizes: Column) -> int:
-    """The notional of all ticks: price times size, summed."""
-    return sum(map(mul, prices, sizes))
-
-
-class Work:
-    """The program to be looked at; it keeps a stopwatch of its own.
-
-    Attributes:
-        seconds: what each part took.
-    """
-
-    def __init__(self, small: Batch, large: Batch) -> None:
-        self.small, self.large = small, large
-        self.seconds: dict[str, float] = dict.fromkeys(PARTS[:3], 0.0)
-
-    async def run(self, seconds: float) -> None:
-        """Sum and wait in turn, for so long."""
-        ends = time.perf_counter() + seconds
-        while time.perf_counter() < ends:
-            for _ in range(TURNS):
-                self.seconds["tick_by_tick"] += took(tick_by_tick, self.small)
-                self.seconds["whole_batch"] += took(whole_batch, self.large)
-                await asyncio.sleep(0)
-            since = time.perf_counter()
-            await asyncio.sleep(WAIT_SECONDS)
-            self.seconds["waiting"] += time.perf_counter() - since
-
-
-def took(part: Callable[[Column, Column], int], batch: Batch) -> float:
-    """Seconds that a part took."""
-    return stopwatch(partial(part, *batch))
-
-
-def make_work() -> Work:
-    """Work whose batches take longer than its many calls, here and now."""
-    rows = Market().take(60_000)
-
-    def first(count: float) -> Batch:
-        some = rows[: round(count)]
-        return some["price"].tolist(), some["size"].tolist()
-
-    calls, loop = (
-        min(took(part, first(1000)) for _ in range(30)) / 1000
-        for part in (tick_by_tick, whole_batch)
-    )
-    small, large = SMALL_SECONDS / calls, LARGER * SMALL_SECONDS / loop
-    return Work(first(small), first(large))
-
-
-# ---- three ways to look
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,10 @@ in turn, for then what disturbs the one disturbs the other as well.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from statistics import median
-from threading import Event, Thread
 from typing import Any
 
 from matplotlib.axis import Axis
@@ -23,6 +21,7 @@ from quants.evidence import find
 from quants.kernels import PythonKernel
 from quants.lab.charts import Chart
 from quants.lab.claims import Claim
+from quants.lab.hog import hog
 from quants.lab.live import BLUE, INK, VERMILION
 from quants.lab.screen import screen
 from quants.lab.session import session
@@ -38,7 +37,6 @@ SHOTS = 20  # between two frames
 VIEW_SECONDS = 3.0
 RUN_SECONDS = 0.008  # of work: more than the 5 ms after which a thread must wait
 ROUNDS = 24
-HOGS = 2  # threads: three that want the GIL leave each a third of the time
 
 
 def batch_call(rows: int = 100) -> Call:
@@ -163,31 +161,6 @@ def one_after_the_other(
         for _ in range(rounds):
             found[name].append(sides[name]())
     return found
-
-
-@contextmanager
-def hog() -> Iterator[Callable[[], None]]:
-    """Threads that work for nothing, like any other program; call to start them."""
-    over = Event()
-
-    def work() -> None:
-        while not over.is_set():
-            sum(range(1000))
-
-    threads = [Thread(target=work, name="hog", daemon=True) for _ in range(HOGS)]
-
-    def start() -> None:
-        for thread in threads:
-            if not thread.ident:
-                thread.start()
-
-    try:
-        yield start
-    finally:
-        over.set()
-        for thread in threads:
-            if thread.ident:
-                thread.join()
 
 
 QUICKER = evidence.Claim(
