@@ -175,7 +175,7 @@ class RacePicture(Chart):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"The same VWAP: on the loop, {WORKERS} threads, {WORKERS} processes",
+            "The same VWAP, four engines",
             n="n = laps so far",
             alt="Two panels over time, a line each for inline, threads, processes "
             "and processes with shared memory: ticks summed a second, and cores kept "
