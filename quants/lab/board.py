@@ -9,14 +9,18 @@ from quants.lab import (
     fan_out_task,
     fanned,
     fence,
+    group_commit,
+    kills,
     loops,
     message_cost,
     nesting,
     opening,
     own_loop,
     planted,
+    pool_threads,
     prices,
     profilers,
+    safe_log_task,
     shared_vwap,
     slow_consumers,
     stops,
@@ -37,6 +41,7 @@ CLAIMS: dict[str, Claim] = {
         turns_taken.CLAIMS,
         *(message_cost.CLAIMS, slow_consumers.CLAIMS, fanned.CLAIMS),
         fence.CLAIMS,
+        *(group_commit.CLAIMS, pool_threads.CLAIMS, kills.CLAIMS),
     )
     for claim in claims
 }
@@ -49,6 +54,7 @@ EXERCISES: dict[str, Exercise] = {
         shared_vwap.SHARED_VWAP,
         fan_out_task.FAN_OUT,
         batch_task.CHOOSE_BATCH,
+        safe_log_task.SAFE_LOG,
     )
 }
 
