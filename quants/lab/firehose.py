@@ -140,6 +140,6 @@ async def ramp(batch: int = 1, seconds: float = 3.5) -> Ramp:
         def fill(power: int) -> None:
             flow.hose.batch = 2**power
 
-        desk.slider("2 to the", range(12), batch.bit_length() - 1, fill)
+        desk.slider("ticks: 2^", range(12), batch.bit_length() - 1, fill)
         await desk.run(look, still)
     return Ramp(tuple(looks))

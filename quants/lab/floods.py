@@ -19,12 +19,12 @@ from quants.lab.slow_consumers import (
     running,
 )  # fmt: skip
 
-SECONDS = 2.0
+LIVE_SECONDS, SECONDS = 3.0, 2.0
 END_SECONDS = 5.0  # what a fan-out may take to finish when the feed has ended
 COLOURS = dict(zip(WAYS, (VERMILION, BLUE, GREEN, ORANGE), strict=True))
 
 
-async def flood(way: Way = "unbounded", seconds: float = SECONDS) -> Flood:
+async def flood(way: Way = "unbounded", seconds: float = LIVE_SECONDS) -> Flood:
     """A flood, live; the slider is the consumer's speed."""
     picture = FloodPicture([way], seconds)
     live = picture.live(*picture.lines[way])

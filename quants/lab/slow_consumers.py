@@ -92,6 +92,11 @@ class Flood:
         return self.looks[-1].age_seconds
 
     @property
+    def ageing(self) -> float:
+        """Seconds by which ticks got older in a second."""
+        return self.age_seconds / self.looks[-1].seconds
+
+    @property
     def kept(self) -> tuple[int, int]:
         """At how many looks the law held, of how many."""
         return sum(map(conserved, self.looks)), len(self.looks)
@@ -183,16 +188,16 @@ def keeps_its_bound(*bounded: Flood) -> bool | None:
 
 def only_moves_the_queue(unbounded: Flood, block: Flood) -> bool | None:
     """Whether ticks get about as old where the sender waits."""
-    if unbounded.age_seconds < 0.2 * unbounded.looks[-1].seconds:
+    if unbounded.ageing < 0.2:
         return None  # the consumer was not too slow
-    return block.age_seconds > unbounded.age_seconds / 2
+    return block.ageing > unbounded.ageing / 2
 
 
 def stays_fresh(block: Flood, *losing: Flood) -> bool | None:
     """Whether ticks stay younger than half of those for which nothing is lost."""
-    if block.age_seconds < 0.2 * block.looks[-1].seconds:
+    if block.ageing < 0.2:
         return None
-    return all(flood.age_seconds < block.age_seconds / 2 for flood in losing)
+    return all(flood.ageing < block.ageing / 2 for flood in losing)
 
 
 def all_conserve(*floods: Flood) -> bool | None:
