@@ -25,7 +25,7 @@ NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 RATE = 5000  # ticks/s, of each pump
 WARM_SECONDS = 0.5  # that both pumps run before the block, and after it
-START_SECONDS = 10.0
+START_SECONDS, STOP_SECONDS = 10.0, 5.0
 
 
 def uvloop_factory() -> NewLoop | None:
@@ -77,6 +77,7 @@ class SmallPump:
 
     def __init__(self) -> None:
         self.heart, self.loop = Heart(), "not started"
+        self.feed = FeedServer(Market(tick_rate=RATE), RATE)
         self.vwap: Vwap | None = None
 
     @property
@@ -85,18 +86,19 @@ class SmallPump:
         return self.vwap.latency.count if self.vwap else 0
 
     async def run(self) -> None:
-        """Pump until cancelled."""
+        """Pump until the feed is stopped."""
         kind = type(asyncio.get_running_loop())
         self.loop = kind.__module__.partition(".")[0]
         async with (
-            FeedServer(Market(tick_rate=RATE), RATE) as feed,
-            subscribe(feed.url) as batches,
+            self.feed,
+            subscribe(self.feed.url) as batches,
             asyncio.TaskGroup() as group,
         ):
             self.vwap = Vwap(batches.symbols, Registry())
-            group.create_task(feed.publish())
-            group.create_task(self.heart.run())
+            group.create_task(self.feed.publish())
+            beating = group.create_task(self.heart.run())
             await self.vwap.run(batches)
+            beating.cancel()
 
 
 class TwoPumps:
@@ -150,8 +152,11 @@ async def two_pumps() -> AsyncIterator[TwoPumps]:
             both.ticks = here.ticks - before[0], there.ticks - before[1]
             await asyncio.sleep(WARM_SECONDS)
         finally:
-            fault = theirs.exception() if theirs.done() else None
-            theirs.cancel()
+            here.feed.stop()
+            thread.loop.call_soon_threadsafe(there.feed.stop)
+            end_of_theirs = asyncio.wrap_future(theirs)
+            await asyncio.wait([ours, end_of_theirs], timeout=STOP_SECONDS)
+            fault = end_of_theirs.exception() if end_of_theirs.done() else None
             await end(ours)
             lab.raise_faults()
             if fault:

@@ -75,7 +75,8 @@ class Prices:
         """Draw the latest price, until well after the last one."""
         while self.died is None or self.now < self.died + GOES_ON_SECONDS:
             self.drawn = self.now
-            self.drawn_since += self.died is not None
+            # Who is due in the very turn in which the feed dies cannot know it yet.
+            self.drawn_since += self.now > (self.died or self.now) + STEP_SECONDS / 2
             await asyncio.sleep(STEP_SECONDS)
 
     def curve(self) -> tuple[list[float], list[float]]:
@@ -196,7 +197,6 @@ def goes_unnoticed(death: Death) -> bool | None:
 
 def is_told_at_once(death: Death) -> bool | None:
     """Whether the error came out, and the plot had ended."""
-    # The plot may be due in the very turn of the loop in which the feed dies.
     return death.told is not None and death.drawn_since <= 1
 
 
