@@ -24,7 +24,11 @@ Shares = Mapping[str, float]  # of the time, by part
 
 SECONDS = 1.5
 COLOURS = (SKY, ORANGE, "#ABABAB", "#707070")
-OWNERS = {"notional": "tick_by_tick", "<built-in method builtins.sum>": "whole_batch"}
+OWNERS = {
+    "notional": "tick_by_tick",
+    "added": "tick_by_tick",
+    "<built-in method builtins.sum>": "whole_batch",
+}
 SELECTS = ("poll", "select", "control", "GetQueued")  # how loops wait
 
 
