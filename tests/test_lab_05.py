@@ -50,7 +50,7 @@ def laps(**cores: float) -> tuple[Lap, ...]:
 
 def who(*threads: list[tuple[float, float]]) -> WhoRan:
     first, second = threads
-    return WhoRan((first, second), ([(0.0, 1.0)], [(0.0, 1.0)]), 99)
+    return WhoRan((first, second), ([(0.0, 1.0)], [(0.0, 1.0)]), 99, True)
 
 
 def answers(alone: float, long: list[float]) -> Starved:
@@ -73,6 +73,11 @@ HALF = who([(0, 20)], [(0, 3), (6, 9), (19, 20)])
         ("where-one-has-a-bar-the-other-has-a-gap", IN_TURNS, "SUPPORTED"),
         ("where-one-has-a-bar-the-other-has-a-gap", AT_ONCE, "REFUTED"),
         ("where-one-has-a-bar-the-other-has-a-gap", HALF, "INCONCLUSIVE"),
+        (
+            "where-one-has-a-bar-the-other-has-a-gap",
+            replace(IN_TURNS, gil=False),
+            "INCONCLUSIVE",
+        ),
         ("adding-in-place-loses-nothing", Lost(9, 0, 5), "SUPPORTED"),
         ("adding-in-place-loses-nothing", Lost(9, 1, 5), "REFUTED"),
         ("a-call-in-between-loses-updates", Lost(9, 0, 1), "SUPPORTED"),
@@ -177,6 +182,19 @@ async def test_a_call_in_between_loses_updates_and_nothing_else_does():
     assert found.by_call > 0
     if gil_enabled():
         assert found.in_place == 0
+
+
+@pytest.mark.parametrize("gil", [True, False])
+def test_threads_that_never_met_are_tried_again(monkeypatch, gil: bool):
+    lost = {turns_broken.add: 0, turns_broken.add_by_call: 0}
+    monkeypatch.setattr(turns_broken, "missing", lost.__getitem__)
+    monkeypatch.setattr(turns_broken, "gil_enabled", lambda: gil)
+    rounds = turns_broken.MOST_ROUNDS * 2 * turns_broken.TIMES
+    assert turns_broken.count_lost().made == rounds
+    lost[turns_broken.add_by_call] = 1
+    assert (turns_broken.count_lost().made == rounds) is not gil
+    lost[turns_broken.add] = 1
+    assert turns_broken.count_lost().made < rounds
 
 
 def test_one_that_is_alone_loses_nothing():

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import Any
@@ -22,7 +22,7 @@ from quants.lab.live import BLUE, ORANGE, SKY, VERMILION
 from quants.lab.race import Race
 from quants.lab.session import session
 from quants.lab.turns_broken import LONG_TURN, Starved
-from quants.turns import Track, work
+from quants.turns import Track, gil_enabled, work
 from quants.worker import PROCESSES
 
 
@@ -45,11 +45,16 @@ SHOWN_SECONDS = 0.12
 
 @dataclass(frozen=True)
 class WhoRan:
-    """When each of two threads ran, and each of two processes."""
+    """When each of two threads ran, and each of two processes.
+
+    Attributes:
+        gil: whether this interpreter has one.
+    """
 
     threads: tuple[list[Span], list[Span]]
     processes: tuple[list[Span], list[Span]]
-    notes: int = field(repr=False)
+    notes: int
+    gil: bool
 
     def __repr__(self) -> str:
         turns = sum(map(len, self.threads))
@@ -97,7 +102,7 @@ async def who_ran() -> WhoRan:
     processes = await asyncio.to_thread(notes, 2, 1)
     (first, second), (third, fourth) = map(most_at_once, (threads, processes))
     count = sum(len(track) for tries in (threads, processes) for track in tries[0])
-    return WhoRan((first, second), (third, fourth), count)
+    return WhoRan((first, second), (third, fourth), count, gil_enabled())
 
 
 def most_at_once(tries: list[list[Track]]) -> list[list[Span]]:
@@ -189,9 +194,14 @@ def share_one_core(race: Race) -> bool | None:
 
 
 def alternate(who: WhoRan) -> bool | None:
-    """Whether two threads ran one after the other."""
+    """Whether two threads ran one after the other.
+
+    Without a GIL that says nothing either: there may have been one core only.
+    """
     share = overlap(*who.threads)
-    return share < SELDOM if share < SELDOM or share > OFTEN else None
+    if share > OFTEN:
+        return False
+    return True if share < SELDOM and who.gil else None
 
 
 def waits_for_a_turn(starved: Starved) -> bool | None:
@@ -235,6 +245,7 @@ CLAIMS = (
         "while one thread runs Python the other one waits",
         "both threads run Python at the same moment",
         alternate,
+        "there is no GIL here, and yet hardly a moment in which both threads ran",
     ),
     Claim(
         "adding-in-place-loses-nothing",
