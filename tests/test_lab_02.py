@@ -223,7 +223,7 @@ def compared(apart: float, turn: float) -> list[Comparison]:
         ("a-sampling-thread-is-blind", [look(thread=(0.5, 0.2))], "REFUTED"),
         ("a-sampling-thread-is-blind", [look(samples=(300, 3))], "INCONCLUSIVE"),
         ("a-signal-sampler-sees", [look()], "SUPPORTED"),
-        ("a-signal-sampler-sees", [look(signal=(0.3, 0.5))], "REFUTED"),
+        ("a-signal-sampler-sees", [look(signal=(0.3, 0.4))], "REFUTED"),
         ("a-signal-sampler-sees", [look(signal=(0.2, 0.1))], "REFUTED"),
         ("a-signal-sampler-sees", [look(samples=(0, 150))], "INCONCLUSIVE"),
         ("a-log-line-is-dear", [bill("SUPPORTED", "REFUTED")], "SUPPORTED"),

@@ -19,7 +19,7 @@ Column = list[int]
 Batch = tuple[Column, Column]  # prices, sizes
 
 SMALL_SECONDS = 0.0007  # the calls of one turn: far below the 5 ms of the GIL
-LARGER = 1.4  # times the time, for the batch of one turn; 1.7 when caches are cold
+LARGER = 1.55  # times the time, for the batch of one turn; 1.9 when caches are cold
 ROWS = 100_000  # to choose from
 TURNS = 6  # between two waits
 WAIT_SECONDS = 0.003
