@@ -14,11 +14,11 @@ from quants.lab.board import judge
 from quants.lab.disks import Arriving, Beat, Heart, Logged, log_each, log_groups
 from quants.lab.group_commit import Sizes
 from quants.lab.kills import Killed
-from quants.lab.pool_threads import Threads, count_threads, one_after_the_other
+from quants.lab.pool_threads import Threads, count_threads, tick_by_tick
 from quants.lab.safe_log_task import SAFE_LOG, Seal, safe_log
 from quants.lab.source import show, show_diff
 from quants.recovery import scan
-from quants.ticklog import TickLog
+from quants.ticklog import PerTickLog, TickLog
 from tests.exercising import try_all
 
 
@@ -174,6 +174,7 @@ async def test_groups_of_each_size_are_measured_and_drawn(monkeypatch):
 
 def test_what_the_notebook_shows_fits():
     show(TickLog.run)
+    show(PerTickLog.run)
     changed = show_diff(log_each, log_groups).data
     assert "+        await asyncio.to_thread(sync, file.fileno())" in changed
 
@@ -195,7 +196,7 @@ async def test_awaited_writes_are_calls_in_a_pool_and_a_list_is_none():
 
 def test_threads_are_counted_anew_each_time(tmp_path):
     first, second = (
-        count_threads(one_after_the_other, tmp_path / "lines", 10) for _ in range(2)
+        count_threads(tick_by_tick, tmp_path / "lines", 10) for _ in range(2)
     )
     assert first.looks[0] == second.looks[0] == (0.0, 0)
     assert first.calls == second.calls

@@ -8,7 +8,7 @@ one, with a pool of its own that counts what it is given.
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,11 @@ from quants.lab.charts import Chart
 from quants.lab.claims import Claim
 from quants.lab.live import BLUE, GREEN, VERMILION
 from quants.lab.session import session
+from quants.market import Market
+from quants.tick import Batch, Symbol
+from quants.ticklog import PerTickLog
 
 PREFIX = "pool-of-one-loop"
-LINE = b"a tick\n"
 
 
 class CountingPool(ThreadPoolExecutor):
@@ -51,28 +53,30 @@ class CountingPool(ThreadPoolExecutor):
         self.looks.append((time.perf_counter() - self._began, threads))
 
 
-async def one_after_the_other(path: Path, writes: int) -> None:
-    """Await each write before the next one."""
-    async with aiofiles.open(path, "ab") as file:
-        for _ in range(writes):
-            await file.write(LINE)
+async def tick_by_tick(path: Path, batch: Batch, symbols: Sequence[Symbol]) -> None:
+    """Log tick after tick, and await each write before the next one."""
+
+    async def batches() -> AsyncIterator[Batch]:
+        yield batch
+
+    await PerTickLog(path, symbols).run(batches())
 
 
-async def all_at_once(path: Path, writes: int) -> None:
+async def all_at_once(path: Path, batch: Batch, symbols: Sequence[Symbol]) -> None:
     """Start all writes, and await them together."""
     async with aiofiles.open(path, "ab") as file:
-        await asyncio.gather(*(file.write(LINE) for _ in range(writes)))
+        await asyncio.gather(*(file.write(row.tobytes()) for row in batch.rows))
 
 
-async def one_list(path: Path, writes: int) -> None:
-    """Put lines on a list, and write it once, on the loop."""
-    lines = [LINE for _ in range(writes)]
+async def one_list(path: Path, batch: Batch, symbols: Sequence[Symbol]) -> None:
+    """Put rows on a list, and write it once, on the loop."""
+    rows = [row.tobytes() for row in batch.rows]
     with open(path, "ab", buffering=0) as file:  # noqa: ASYNC230 - on purpose
-        file.write(b"".join(lines))
+        file.write(b"".join(rows))
 
 
-Write = Callable[[Path, int], Awaitable[None]]
-WAYS: tuple[Write, ...] = (one_after_the_other, all_at_once, one_list)
+Write = Callable[[Path, Batch, Sequence[Symbol]], Awaitable[None]]
+WAYS: tuple[Write, ...] = (tick_by_tick, all_at_once, one_list)
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,13 @@ class Threads:
 
 def count_threads(write: Write, path: Path, writes: int) -> Threads:
     """Run the writes on a fresh loop, on this thread."""
+    market = Market()
+    batch = Batch(market.take(writes), 1, writes, 0)
     pool = CountingPool()
 
     async def run() -> None:
         asyncio.get_running_loop().set_default_executor(pool)
-        await write(path, writes)
+        await write(path, batch, market.symbols)
         pool.look()
 
     asyncio.run(run())

@@ -13,9 +13,9 @@ from quants.lab.disks import Arriving, Beat, Counted, Heart, Logged, Way, write
 from quants.lab.live import BLUE, GREEN, GREY, VERMILION
 from quants.lab.session import end, session
 
-CALM_RATE, CALM_SECONDS = 100, 1.5  # before the market gets busy
+CALM_RATE, CALM_SECONDS = 60, 1.5  # before the market gets busy
 BUSY_RATE = 1000
-MOST_TICKS = 600  # so that no reader waits for a disk longer than some seconds
+MOST_TICKS = 550  # so that no reader waits for a disk longer than some seconds
 SECONDS = 5.0
 COLOURS: dict[Way, str] = {"each tick": VERMILION, "groups": BLUE, "TickLog": GREEN}
 
@@ -62,12 +62,12 @@ class StallPicture(Chart):
 async def each_tick(seconds: float = SECONDS) -> Logged:
     """Write and sync each tick on the loop: calmly at first, then at a busy rate."""
     lab, sync, looks = await session(), Counted(), list[tuple[float, int, int]]()
-    arriving, heart = Arriving(CALM_RATE, MOST_TICKS), Heart()
     path = lab.folder / f"{time.monotonic_ns()}.log"
     picture = StallPicture(seconds)
     live = picture.live(picture.late, picture.arrived, picture.confirmed)
     live.draw()  # the first frame takes longest, and nothing is logged yet
     desk, began, turned = Desk(live, seconds), time.monotonic(), False
+    arriving, heart = Arriving(CALM_RATE, MOST_TICKS), Heart()
     tasks = lab.start(heart.run()), lab.start(write("each tick", arriving, path, sync))
 
     def look() -> bool:
