@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 from collections import Counter
 from functools import partial
 from statistics import median
@@ -76,11 +77,14 @@ def test_a_comparison_in_turn_measures_every_side_before_the_next_round():
     assert "".join(order) == "abba"
 
 
-def test_the_same_code_is_compared_with_itself_and_the_hog_ends():
-    found = timing.compare(in_turn, rounds=3)
-    assert found.way == "in_turn"
-    assert found.ratio > 0
-    assert found.band >= 1
+def test_one_after_the_other_the_same_code_differs_and_in_turn_it_does_not():
+    before = sys.gettrace()
+    apart = timing.compare(timing.one_after_the_other)
+    turns = timing.compare(in_turn)
+    assert (apart.way, turns.way) == ("one_after_the_other", "in_turn")
+    assert apart.ratio > 2
+    assert 0.5 < turns.ratio < 2
+    assert sys.gettrace() is before
 
 
 def test_the_lesson_is_the_difference_and_fits_a_page():
