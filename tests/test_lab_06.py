@@ -15,7 +15,7 @@ from quants.lab.source import show
 from quants.ladder import NEVER, Rung
 from quants.lane import answer
 from quants.tick import ROW
-from tests.exercising import try_all
+from tests.exercising import made, try_all
 
 TOTAL = "def total(numbers):\n    return sum(numbers)\n"
 
@@ -144,6 +144,12 @@ async def test_a_modules_function_arrives():
 
 def test_a_function_of_a_module_is_imported_and_not_copied():
     assert crossing.source_of(fsum) == "from math import fsum"
+
+
+def test_a_cells_function_is_sent_with_its_source():
+    function = made(TOTAL, "total")
+    function.__module__ = "__main__"
+    assert crossing.source_of(function) == TOTAL
 
 
 async def test_a_tick_alone_is_mostly_wrapping():

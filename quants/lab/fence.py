@@ -98,7 +98,7 @@ class Climbed:
         cost.plot(batches, costs, "o-", color=colour, markersize=4)
 
 
-ROUNDS, SECONDS, WORKERS = 5, 0.04, 2
+ROUNDS, SECONDS, WORKERS = 5, 0.03, 2
 
 
 async def ladder() -> Climbed:

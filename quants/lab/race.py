@@ -30,7 +30,7 @@ RUNNERS: tuple[EngineName, ...] = ("inline", "threads", "processes", "shared")
 COLOURS = dict(zip(RUNNERS, (GREY, ORANGE, SKY, BLUE), strict=True))
 WORKERS, BATCH = 2, 4096  # rows; the most that a frame has
 LAP_SECONDS = 0.08  # an inline lap blocks the loop for as long
-SECONDS, TOUCHED_SECONDS = 5.0, 12.0  # more time for who switches
+SECONDS, TOUCHED_SECONDS = 4.0, 12.0  # more time for who switches
 WINDOW_SECONDS = 6.0  # what a live picture shows
 BREATH = 0.01  # between laps, for the notebook's own messages
 
