@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import time
 from contextlib import suppress
 from itertools import pairwise
@@ -17,6 +18,7 @@ from quants.lab.source import show_diff
 from quants.lab.stops import Stop
 from quants.lab.supervise_task import SUPERVISE, supervise
 from quants.lab.tasks import Death
+from quants.vwap import Vwap
 from tests.exercising import try_all
 
 
@@ -160,6 +162,19 @@ async def test_a_pump_in_a_thread_goes_on_while_this_loop_is_blocked():
 
 async def test_a_pump_that_cannot_start_says_so(monkeypatch):
     monkeypatch.setattr(own_loop, "Vwap", lambda *_: 1 / 0)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with own_loop.two_pumps():
+            pass
+    assert caught.group_contains(ZeroDivisionError)
+
+
+async def test_a_pump_that_fails_in_its_thread_says_so_here(monkeypatch):
+    def vwap(*arguments):
+        if threading.current_thread().name == "own-loop":
+            raise ZeroDivisionError
+        return Vwap(*arguments)
+
+    monkeypatch.setattr(own_loop, "Vwap", vwap)
     with pytest.raises(ExceptionGroup) as caught:
         async with own_loop.two_pumps():
             pass

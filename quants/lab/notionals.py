@@ -67,10 +67,14 @@ class Work:
             for _ in range(TURNS):
                 self.seconds["tick_by_tick"] += took(tick_by_tick, self.small)
                 self.seconds["whole_batch"] += took(whole_batch, self.large)
-                await asyncio.sleep(0)
-            since = time.perf_counter()
-            await asyncio.sleep(WAIT_SECONDS)
-            self.seconds["waiting"] += time.perf_counter() - since
+                await self.wait(0.0)
+            await self.wait(WAIT_SECONDS)
+
+    async def wait(self, seconds: float) -> None:
+        """Let the loop have its way, timed."""
+        since = time.perf_counter()
+        await asyncio.sleep(seconds)
+        self.seconds["waiting"] += time.perf_counter() - since
 
 
 def took(part: Callable[[Column, Column], int], batch: Batch) -> float:
