@@ -13,7 +13,7 @@ from quants.lab import desk, fan_out_task, fanned, floods, message_cost, session
 from quants.lab.board import judge
 from quants.lab.fan_out_task import FAN_OUT, Line, fan_out
 from quants.lab.fanned import Fanned, Fate
-from quants.lab.firehose import STEP_SECONDS, Look, owed, ramp, rates
+from quants.lab.firehose import STEP_SECONDS, Look, RampPicture, owed, ramp, rates
 from quants.lab.live import Live
 from quants.lab.message_cost import Sweep, anatomy, websocket_header
 from quants.lab.slow_consumers import Flood, conserved, listen, listen_on
@@ -139,12 +139,16 @@ async def test_the_slider_of_a_ramp_fills_the_messages(monkeypatch):
     looks = (await going).looks
     assert value == 0
     assert looks[-1].batch == 128
+    assert 0 < looks[-1].messages < looks[-1].ticks
 
 
 def test_what_is_owed_is_what_was_asked_and_has_not_come():
     looks = [Look(0, 100, 1, 0, 0), Look(1, 200, 1, 90, 90), Look(2, 200, 1, 290, 290)]
     assert owed(looks) == [0, 10, 10]
     assert rates(looks)[-1] == (145, 145)
+    picture = RampPicture(2.0)
+    picture.update(looks)
+    assert list(picture.owed.get_data()[1]) == [0, 10, 10]
 
 
 # slow consumers ------------------------------------------------------------------
