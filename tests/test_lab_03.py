@@ -148,7 +148,7 @@ def test_what_is_owed_is_what_was_asked_and_has_not_come():
     assert rates(looks)[-1] == (145, 145)
     picture = RampPicture(2.0)
     picture.update(looks)
-    assert list(picture.owed.get_data()[1]) == [0, 10, 10]
+    assert np.array_equal(picture.owed.get_ydata(), [0, 10, 10])
 
 
 # slow consumers ------------------------------------------------------------------
