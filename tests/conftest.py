@@ -7,6 +7,7 @@ test records with `record_property` is added up at the end; `--faults FILE`
 makes it a page (`faults.py`).
 """
 
+import signal
 from collections.abc import Generator
 from itertools import chain
 from pathlib import Path
@@ -36,6 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     line = "schedules(few, many): how many fault seeds a test runs, and when long"
     config.addinivalue_line("markers", line)
+    # A shell's background jobs ignore Ctrl-C, and so would all that we start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

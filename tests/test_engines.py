@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from quants.engines import ENGINES, EngineName, chosen, open_engine, reason_against
-from quants.errors import SettingsError
+from quants.errors import SettingsError, StageFailed
 from quants.kernels import KernelName
 from quants.market import Market
 from quants.pipeline import Pipeline
@@ -204,9 +204,13 @@ async def test_an_error_in_a_kernel_is_the_error_of_the_block(name: EngineName):
         async with open_engine(name, Work(SYMBOLS), 1) as engine:
             await engine.submit(outside, print)
             await engine.drain()
-    except* IndexError as group:
+    except* (IndexError, StageFailed) as group:
         failures += group.exceptions
-    assert [type(failure) for failure in failures] == [IndexError]
+    (failure,) = failures
+    if name == "inline":  # which knows that its sums may hold half of the batch
+        assert isinstance(failure, StageFailed)
+        failure = failure.fault
+    assert type(failure) is IndexError
 
 
 # -- from open to closed ----------------------------------------------------------

@@ -453,7 +453,8 @@ def test_a_verdict_is_one_word_and_one_sentence_without_a_number():
             text = str(claims.Verdict(claim, word))
             assert text.startswith(f"{word}: ")
             assert text.count(".") == 1
-            assert not any(character.isdigit() for character in text)
+            measured = text.replace("kill -9", "")  # which is a name
+            assert not any(character.isdigit() for character in measured)
 
 
 def test_show_prints_a_function_as_shipped():

@@ -728,7 +728,7 @@ def test_a_client_that_does_not_read_costs_the_others_nothing(
             most.append(connection.down.held + channel._bytes)
             await asyncio.sleep(0.001)
 
-    with small_buffers(size), patch("quants.feed_client.INBOX_BYTES", size):
+    with small_buffers(size), patch("quants.inbox.INBOX_BYTES", size):
         virtual.run(story, fault_seed)
 
 

@@ -16,6 +16,12 @@ class Costs(NamedTuple):
     sum_us: float  # a tick, summed here
     most: int  # ticks; no batch can be larger
 
+    def __str__(self) -> str:
+        return (
+            f"A batch costs {self.fixed_us:.3g} µs to hand over, and each tick in it "
+            f"{self.pack_us:.2g} µs more; to sum a tick here, {self.sum_us:.2g} µs."
+        )
+
 
 def choose_batch(costs: Costs) -> int | None:
     """The smallest batch that costs less to hand over than to sum here.
