@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from quants.exact import check, decimals, iso_times, trade_ids
+from quants.frame import UNREADABLE
 from quants.lines import Lines
 from quants.trades import (
     BUYER_IS_MAKER,
@@ -23,7 +24,6 @@ from quants.trades import (
 )
 
 M = TypeVar("M")
-UNREADABLE = (msgspec.MsgspecError, RecursionError)  # nested without end
 
 # On subscribing the last match comes again: its id tells whether it is known.
 MATCHES = ("match", "last_match")

@@ -310,6 +310,7 @@ def test_ctrl_c_ends_it_with_one_sentence(tmp_path: Path):
             # In the middle of asyncio's own start Ctrl-C leaves half a loop, whose
             # end Python tells of; a worker shows that it is past that.
             while not psutil.Process(child.pid).children():
+                assert child.poll() is None, "it ended before it had a worker"
                 time.sleep(0.01)
             child.send_signal(signal.SIGINT)
             _, errors = child.communicate(timeout=60)
