@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.runs import Meter, Plan, Report, parent_is_done, play, say
 from benchmarks.source import in_memory
+from quants import server
 from quants.feed_server import FeedServer
 from quants.pace import AS_FAST_AS_TAKEN
 from quants.pipeline import Pipeline
@@ -16,14 +17,14 @@ async def feed(plan: Plan) -> Report:
     """Publish the plan's ticks to the first subscriber."""
     source = in_memory(Path(plan.rows))
     rate = plan.tick_rate or AS_FAST_AS_TAKEN
-    async with FeedServer(source, rate) as server:
-        say(server.url)
-        await server.subscribed.wait()
+    async with FeedServer(source, rate) as feed_server:
+        say(feed_server.url)
+        await feed_server.subscribed.wait()
         meter = Meter()
-        await server.publish(plan.ticks)
+        await feed_server.publish(plan.ticks)
         await parent_is_done()
         seconds, cpu_seconds = meter.stop()
-    return Report(ticks=server.sent, seconds=seconds, cpu_seconds=cpu_seconds)
+    return Report(ticks=feed_server.sent, seconds=seconds, cpu_seconds=cpu_seconds)
 
 
 async def pump(plan: Plan) -> Report:
@@ -37,6 +38,8 @@ async def pump(plan: Plan) -> Report:
         log_file=Path(plan.log),
         metrics_port=plan.metrics_port,
     )
+    if not plan.keep_bodies:
+        server.KEEP_SECONDS = 0.0
     meter = Meter()
     pipeline = Pipeline(settings)
     watching = asyncio.create_task(meter.watch())

@@ -46,6 +46,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         ticks: to send in all.
         tick_rate: ticks/s; None is as fast as they are taken.
         rows: the file of ticks that the feed holds in memory.
+        keep_bodies: of /metrics, for a fifth of a second, as always.
     """
 
     side: Literal["ours", "competent"]
@@ -60,6 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     loop: str = "asyncio"
     url: str = ""
     metrics_port: int = 0
+    keep_bodies: bool = True
 
 
 class Report(msgspec.Struct, kw_only=True):

@@ -7,10 +7,17 @@ import subprocess
 from itertools import count
 
 import pytest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as open_metrics_families,
 )
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from quants.histogram import Histogram
 from quants.metrics import Registry, wants_exposition
@@ -110,6 +117,63 @@ def test_a_scraper_reads_back_every_number(registry, accept, content_type, parse
     assert found[("quants_gc_pause_seconds_bucket", zero, ("le", "+Inf"))] == 4
     assert found[("quants_gc_pause_seconds_count", zero)] == 4
     assert found[("quants_gc_pause_seconds_sum", zero)] == 5_002_901 / 1e9
+
+
+HELP = 'A help with "quotes", a back\\slash and\na second line.'
+ODD: dict[tuple[str, ...], float] = {
+    ('C:\\new "folder"', "a\nb"): 1,
+    ("ü", ""): 2.5,
+    ("inf", "x"): math.inf,
+    ("large", "x"): 1e300,
+}
+SIGNED: dict[tuple[str, ...], float] = {("-inf", ""): -math.inf, ("full", ""): True}
+
+
+class Written(Collector):
+    """The metrics of `registry` and some that are odd, as objects of the library."""
+
+    def __init__(self, histogram):
+        self.odd = CounterMetricFamily("quants_odd_total", HELP, labels=["path", "b"])
+        for (path, b), number in ODD.items():
+            self.odd.add_metric([path, b], number)
+        self.signed = GaugeMetricFamily("quants_signed", "S.", labels=["path", "b"])
+        for (path, b), number in SIGNED.items():
+            self.signed.add_metric([path, b], number)
+        self.empty = GaugeMetricFamily("quants_empty", "None.", labels=["consumer"])
+        self.pauses = HistogramMetricFamily("quants_pause_seconds", "P.", labels=["g"])
+        counts = [(repr(bound), n) for bound, n in histogram.cumulative()[:-1]]
+        buckets = [*counts, ("+Inf", histogram.count)]
+        self.pauses.add_metric(["0"], buckets, histogram.sum_seconds)
+
+    def collect(self):
+        yield from (self.odd, self.signed, self.empty, self.pauses)
+
+
+@pytest.mark.parametrize("accept", [PROMETHEUS_2, PROMETHEUS_3, "text/plain"])
+def test_we_write_what_prometheus_client_would(accept):
+    histogram, registry = Histogram(), Registry()
+    for duration_ns in (500, 1001, 70_000, 10**13):
+        histogram.record(duration_ns)
+    registry.counter("quants_odd_total", HELP, lambda: ODD, ("path", "b"))
+    registry.gauge("quants_signed", "S.", lambda: SIGNED, ("path", "b"))
+    registry.gauge("quants_empty", "None.", dict, ("consumer",))
+    registry.histogram(
+        "quants_pause_seconds", "P.", lambda: {("0",): histogram}, ("g",)
+    )
+    encode, content_type = choose_encoder(accept)
+    body, given = registry.exposition(accept)
+    assert given == content_type
+    families = (
+        open_metrics_families
+        if "openmetrics" in given
+        else text_string_to_metric_families
+    )
+    expected = list(families(encode(Written(histogram)).decode()))
+    found = list(families(body.decode()))[: len(expected)]
+    assert [(f.name, f.type, f.documentation) for f in found] == [
+        (f.name, f.type, f.documentation) for f in expected
+    ]
+    assert samples(found) == samples(expected)
 
 
 def test_every_registry_has_the_garbage_collector_in_it(registry):
