@@ -31,7 +31,7 @@ test: $(DEVELOPER)  ## The tests, a few minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 long: $(DEVELOPER)  ## All tests, also under the interpreters in QUANTS_PYTHONS
-	$(BIN)/python -m pytest -m "not browser" --faults benchmarks/faults.md $(ARGS)
+	$(BIN)/python -m pytest -m "not browser" --faults=benchmarks/faults.md $(ARGS)
 	@set -e; for python in $(QUANTS_PYTHONS); do \
 	    tag=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2] + sys.abiflags)'); \
 	    $(MAKE) test PYTHON=$$python VENV=.venv-$$tag; \

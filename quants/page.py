@@ -108,5 +108,5 @@ def alerts_of(risk: Risk) -> Shown:
         "rules": {rule: asdict(counts) for rule, counts in risk.summary().items()},
         "waiting": len(risk.outbox),
         "lost": risk.outbox.lost,
-        "latest": [asdict(alert) for alert in reversed(risk.latest)],
+        "latest": [asdict(alert) for alert in reversed(risk.rules.latest)],
     }

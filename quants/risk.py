@@ -3,14 +3,11 @@
 The limits sit in arrays and are compared on the loop, a batch at once. Redis
 is only spoken to from a thread pool: to read the limits again every second and
 to deliver alerts. While it is away the last limits hold and alerts wait.
-
-Ticks that never came are a risk too: a gap in the feed raises an alert.
 """
 
 import asyncio
 import logging
 import time
-from collections import Counter, deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,21 +15,19 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
-import numpy as np
 import redis
 
-from quants.alerts import Alert, Cooldown, Outbox, add_once
-from quants.limits import NOTIONAL, RULES, Limits, breaches, read_limits
+from quants.alerts import Outbox, add_once
+from quants.limits import read_limits
 from quants.metrics import Registry
 from quants.redis_server import connect
-from quants.tick import Batch, Symbol, to_text
+from quants.rules import Rules
+from quants.tick import Batch, Symbol
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 log = logging.getLogger("quants.risk")
-
-GAP = "gap"  # the rule that none of the stream's numbers may be missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +98,18 @@ class Risk:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        self.symbols, self.stream, self.redis_url = symbols, stream, redis_url
+        self.symbols, self.redis_url = symbols, redis_url
         self.threads, self.refresh_seconds = threads, refresh_seconds
         self.drain_seconds = drain_seconds
-        self.limits = Limits(symbols)
+        self.rules = Rules(symbols, stream, registry, cooldown_ns)
         self.outbox = Outbox(capacity, sleep)
-        self.raised: Counter[str] = Counter()  # by rule
-        self.latest: deque[Alert] = deque(maxlen=5)  # raised, for those who look
         self.read_failures = 0
-        self._cooldowns = {rule: Cooldown(len(symbols), cooldown_ns) for rule in RULES}
-        self._cooldowns[GAP] = Cooldown(1, cooldown_ns)
-        self._last_time_ns = np.zeros(1, np.int64)  # of the ticks checked so far
         self._clock, self._sleep = clock, sleep
         self._limits_read = clock()  # when the limits were last heard
         self._register(registry)
 
     def __repr__(self) -> str:
-        return f"<Risk {sum(self.raised.values())} alerts raised, {self.outbox!r}>"
+        return f"<Risk {self.rules!r} {self.outbox!r}>"
 
     async def run(self, batches: AsyncIterable[Batch]) -> None:
         """Check batches until they end, then deliver what still waits."""
@@ -132,53 +122,11 @@ class Risk:
             write = partial(threads.call, add_once)
             delivering = tasks.create_task(self.outbox.deliver(write))
             async for batch in batches:
-                for alert in self.check(batch):
+                for alert in self.rules.check(batch):
                     self.outbox.put(alert)
             await self.outbox.drained(self.drain_seconds)
             refreshing.cancel()
             delivering.cancel()
-
-    def check(self, batch: Batch) -> list[Alert]:
-        """The alerts of a batch, by sequence number."""
-        alerts = self._missing(batch) if batch.is_gap else self._breaches(batch)
-        self.raised.update(alert.rule for alert in alerts)
-        self.latest.extend(alerts)
-        return alerts
-
-    def _missing(self, hole: Batch) -> list[Alert]:
-        """One alert for a hole; its event time is that of the tick before it."""
-        time_ns, first = self._last_time_ns, hole.first_seq
-        if not self._cooldowns[GAP].passing(np.zeros(1, np.uint32), time_ns):
-            return []
-        id = f"{self.stream}:{first}:{GAP}"
-        return [Alert(id, GAP, "*", first, int(time_ns[0]), str(hole.span), "0")]
-
-    def _breaches(self, batch: Batch) -> list[Alert]:
-        rows, alerts = batch.rows, list[Alert]()
-        self._last_time_ns = rows["time_ns"][-1:]
-        for rule, found in breaches(rows, self.limits).items():
-            if len(found):
-                symbol, time_ns = rows["symbol"][found], rows["time_ns"][found]
-                passing = self._cooldowns[rule].passing(symbol, time_ns)
-                alerts += [
-                    self._alert(rule, batch.first_seq + i, rows[i])
-                    for i in found[passing].tolist()
-                ]
-        return sorted(alerts, key=lambda alert: (alert.seq, alert.rule))
-
-    def _alert(self, rule: str, seq: int, row: np.void) -> Alert:
-        time_ns, price, size, symbol, _ = row.item()
-        traded, limits = self.symbols[symbol], self.limits
-        decimals = traded.price_decimals
-        if rule == NOTIONAL:
-            decimals += traded.size_decimals
-            value, limit = price * size, limits.notional[symbol]
-        else:
-            low, high = int(limits.low[symbol]), int(limits.high[symbol])
-            value, limit = price, low if price < low else high
-        texts = to_text(value, decimals), to_text(limit, decimals)
-        id = f"{self.stream}:{seq}:{rule}"
-        return Alert(id, rule, traded.name, seq, time_ns, *texts)
 
     async def _keep_fresh(self, threads: RedisThreads) -> None:
         while True:
@@ -187,7 +135,7 @@ class Risk:
 
     async def _refresh(self, threads: RedisThreads) -> None:
         try:
-            self.limits.update(await threads.call(read_limits, self.symbols))
+            self.rules.limits.update(await threads.call(read_limits, self.symbols))
         except (redis.RedisError, OSError) as fault:
             self.read_failures += 1
             log.debug("limits not read: %s; the last ones hold", fault)
@@ -196,26 +144,16 @@ class Risk:
 
     def summary(self) -> dict[str, AlertCounts]:
         """What became of the breaches of each rule."""
-        counts = {}
-        for rule, cooldown in self._cooldowns.items():
-            raised, delivered = self.raised[rule], self.outbox.delivered[rule]
-            counts[rule] = AlertCounts(
-                raised, delivered, cooldown.suppressed, raised - delivered
+        raised, delivered = self.rules.raised, self.outbox.delivered
+        return {
+            rule: AlertCounts(
+                raised[rule], delivered[rule], n, raised[rule] - delivered[rule]
             )
-        return counts
+            for rule, n in self.rules.suppressed.items()
+        }
 
     def _register(self, registry: Registry) -> None:
         counter, gauge = registry.counter, registry.gauge
-        counter(
-            "quants_alerts_total", "Alerts raised",
-            lambda: {(rule,): self.raised[rule] for rule in self._cooldowns},
-            ("rule",),
-        )  # fmt: skip
-        counter(
-            "quants_alerts_suppressed_total", "Breaches within an alert's cooldown",
-            lambda: {(rule,): c.suppressed for rule, c in self._cooldowns.items()},
-            ("rule",),
-        )  # fmt: skip
         counter(
             "quants_alerts_lost_total", "Alerts that found the outbox full",
             lambda: self.outbox.lost,
@@ -237,5 +175,5 @@ class Risk:
         )  # fmt: skip
         counter(
             "quants_limits_refused_total", "Limits in Redis that are no limits",
-            lambda: self.limits.refused,
+            lambda: self.rules.limits.refused,
         )  # fmt: skip

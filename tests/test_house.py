@@ -40,7 +40,7 @@ HOUSE = (
         *("vwap", "windows", "pools", "simple_pools", "monitor", "stalls", "memory"),
         *("engines", "shared", "lane", "dealer", "worker"),
         *("ticklog", "disk", "archive", "logfile", "recovery"),
-        *("risk", "limits", "alerts"),
+        *("risk", "rules", "limits", "alerts"),
         *("export", "selection", "table", "table_csv", "table_parquet"),
         "recordings",
     },

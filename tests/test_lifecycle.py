@@ -244,7 +244,7 @@ def alerts_of(pipeline: Pipeline, server: RedisServer) -> list[tuple[int, str]]:
     with closing(connect(server.url)) as client:
         entries: Any = client.xrange(STREAM)
     ids = [fields["id"].rsplit(":", 2) for _, fields in entries]
-    ours = pipeline.risk.stream
+    ours = pipeline.risk.rules.stream
     return [(int(seq), rule) for stream, seq, rule in ids if stream == ours]
 
 

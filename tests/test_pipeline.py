@@ -27,7 +27,7 @@ from quants.pipeline import Pipeline
 from quants.readings import Snapshot
 from quants.recovery import scan
 from quants.report import problems, report_of, summary_of
-from quants.risk import Risk
+from quants.rules import Rules
 from quants.settings import Settings
 from quants.tick import TICK, Batch, Symbol
 
@@ -216,14 +216,14 @@ async def test_a_gap_makes_the_report_incomplete_and_names_the_loss(
 
 def failing(monkeypatch: pytest.MonkeyPatch, calls: Container[int]) -> None:
     """Let the risk stage raise at these batches, counted from 1."""
-    number, check = itertools.count(1), Risk.check
+    number, check = itertools.count(1), Rules.check
 
-    def sometimes(risk: Risk, batch: Batch) -> list[Alert]:
+    def sometimes(rules: Rules, batch: Batch) -> list[Alert]:
         if next(number) in calls:
             raise ZeroDivisionError("a bug")
-        return check(risk, batch)
+        return check(rules, batch)
 
-    monkeypatch.setattr(Risk, "check", sometimes)
+    monkeypatch.setattr(Rules, "check", sometimes)
 
 
 async def test_a_consumer_that_raises_costs_a_batch_and_says_so(

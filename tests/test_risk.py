@@ -54,7 +54,7 @@ async def until(fact, seconds=20):
 
 def with_limits(*answers, **options):
     risk = Risk(SYMBOLS, "s1", NO_REDIS, Registry(), **options)
-    risk.limits.update(answers)
+    risk.rules.limits.update(answers)
     return risk
 
 
@@ -73,7 +73,7 @@ def test_an_alert_says_what_was_beyond_which_limit():
         (2, 5 * 10**7, 50_000_001, 1),  # below, and 0.5 × 0.50000001
         (3, 18001, 99, 0),  # within the cooldowns of AAPL
     ]
-    alerts = risk.check(batch(ticks, first_seq=41))
+    alerts = risk.rules.check(batch(ticks, first_seq=41))
     assert [(a.id, a.symbol, a.time_ns, a.value, a.limit) for a in alerts] == [
         ("s1:41:price_band", "AAPL", START, "180.00", "180.01"),
         ("s1:42:notional", "AAPL", START + 1, "18130.00", "18000.00"),
@@ -88,7 +88,7 @@ NOTIONALS = "0.2500000050000000", "0.2500000000000000"
 def test_of_10_000_identical_breaches_one_is_an_alert_and_9_999_are_suppressed():
     risk = with_limits(["180.00", "190.00", None, "1"], [None] * 4)
     ticks = [(i * SECOND // 10_000, 19001, 1, 0) for i in range(10_000)]
-    alerts = risk.check(batch(ticks))
+    alerts = risk.rules.check(batch(ticks))
     assert len(alerts) == 1
     assert risk.summary() == {
         "price_band": AlertCounts(1, 0, 9_999, 1),
@@ -99,8 +99,8 @@ def test_of_10_000_identical_breaches_one_is_an_alert_and_9_999_are_suppressed()
 
 def test_a_gap_is_an_alert_at_the_time_of_the_tick_before_it():
     risk = with_limits(["180.00", "190.00", "1", "1"])
-    risk.check(batch([(0, 18_500, 1, 0), (5 * SECOND, 18_500, 1, 0)]))
-    assert risk.check(gap(3, 7)) == [
+    risk.rules.check(batch([(0, 18_500, 1, 0), (5 * SECOND, 18_500, 1, 0)]))
+    assert risk.rules.check(gap(3, 7)) == [
         Alert("s1:3:gap", "gap", "*", 3, START + 5 * SECOND, "7", "0")
     ]
 
@@ -108,11 +108,11 @@ def test_a_gap_is_an_alert_at_the_time_of_the_tick_before_it():
 def test_of_a_hundred_gaps_within_a_second_one_is_an_alert():
     risk = with_limits()
     for i in range(100):
-        risk.check(batch([(i, 18_500, 1, 0)], first_seq=1 + 2 * i))
-        risk.check(gap(2 + 2 * i, 1))
+        risk.rules.check(batch([(i, 18_500, 1, 0)], first_seq=1 + 2 * i))
+        risk.rules.check(gap(2 + 2 * i, 1))
     assert risk.summary()["gap"] == AlertCounts(1, 0, 99, 1)
-    risk.check(batch([(2 * SECOND, 18_500, 1, 0)], first_seq=201))
-    risk.check(gap(202, 1))
+    risk.rules.check(batch([(2 * SECOND, 18_500, 1, 0)], first_seq=201))
+    risk.rules.check(gap(202, 1))
     assert risk.summary()["gap"] == AlertCounts(2, 0, 99, 2)
 
 
@@ -132,7 +132,7 @@ def test_alerts_are_the_same_in_any_framing_and_those_that_fractions_find(ticks,
     risk = with_limits(texts, texts, cooldown_ns=3)
     found, edges = [], [0, *sorted(min(c, len(ticks)) for c in cuts), len(ticks)]
     for first, end in pairwise(dict.fromkeys(edges)):
-        found += risk.check(batch(ticks[first:end], first + 1))
+        found += risk.rules.check(batch(ticks[first:end], first + 1))
     assert [a.id for a in found] == slow_alerts(ticks, cooldown_ns=3)
 
 
@@ -166,7 +166,7 @@ async def test_limits_come_from_redis_and_alerts_go_there(path):
             "s1:1:notional", "s1:1:price_band", "s1:101:gap", "s1:106:price_band",
         ]  # fmt: skip
     assert risk.summary()["price_band"] == AlertCounts(2, 2, 99, 0)
-    assert repr(risk) == "<Risk 4 alerts raised, <Outbox 0/10000, 0 lost>>"
+    assert repr(risk) == "<Risk <Rules 4 alerts raised> <Outbox 0/10000, 0 lost>>"
 
 
 async def test_a_limit_that_changes_is_known_within_one_refresh():
@@ -175,9 +175,9 @@ async def test_a_limit_that_changes_is_known_within_one_refresh():
 
         async def batches():
             yield breach(0, 1)
-            assert risk.raised.total() == 0
+            assert risk.rules.raised.total() == 0
             client.hset(limit_key(AAPL), mapping=LIMITS)
-            await until(lambda: risk.limits.high[0] == 19000)
+            await until(lambda: risk.rules.limits.high[0] == 19000)
             yield breach(1, 2)
 
         await risk.run(batches())
