@@ -1,6 +1,7 @@
 """What only the notebooks need: live pictures, guesses, verdicts, exercises."""
 
 from quants.lab import bell
+from quants.lab.address import metrics_url
 from quants.lab.board import check, solved, verdict
 from quants.lab.card import host_card
 from quants.lab.guess import guess
@@ -13,6 +14,7 @@ __all__ = [
     "close",
     "guess",
     "host_card",
+    "metrics_url",
     "show",
     "show_diff",
     "solved",
