@@ -17,9 +17,10 @@ from typing import Self, TypeVar
 
 import redis
 
-from quants.alerts import Outbox, add_once
+from quants.alerts import add_once
 from quants.limits import read_limits
 from quants.metrics import Registry
+from quants.outbox import Outbox
 from quants.redis_server import connect
 from quants.rules import Rules
 from quants.tick import Batch, Symbol

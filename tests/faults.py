@@ -311,6 +311,8 @@ FAULTS = (
             ),
             "test_alerts.py": (
                 "test_a_redis_without_memory_takes_all_of_a_call_or_nothing",
+            ),
+            "test_outbox.py": (
                 "test_a_full_outbox_keeps_the_oldest_and_counts_the_lost",
             ),
         },

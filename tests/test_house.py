@@ -41,6 +41,7 @@ HOUSE = (
         *("engines", "shared", "lane", "dealer", "worker"),
         *("ticklog", "disk", "archive", "logfile", "recovery"),
         *("risk", "rules", "limits", "alerts"),
+        *("outbox", "breaker", "waiting", "tracking", "lookups"),
         *("export", "selection", "table", "table_csv", "table_parquet"),
         "recordings",
     },
