@@ -24,13 +24,12 @@ from aiohttp import web
 from quants.access import allowed, token_for
 from quants.channel import Channel
 from quants.channel import Policy as ChannelPolicy
-from quants.errors import EnvironmentFault
 from quants.feed import SUBPROTOCOLS, Wire
 from quants.frame import MAX_ROWS, Kind, encode, ticks_frame
 from quants.history import History
+from quants.listener import Listener
 from quants.messages import Welcome
 from quants.pace import MAX_WAKE_UP_ROWS, Gapped, Pace, Source, SteadyPace
-from quants.quiet import Quiet
 from quants.subscriber import Subscriber
 from quants.tick import Batch, gap
 
@@ -122,28 +121,21 @@ class FeedServer:
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_get("/", self._serve)
-        self._runner = web.AppRunner(
+        self._listener = Listener(
             app,
-            access_log=None,
-            logger=Quiet(__name__),
-            shutdown_timeout=DRAIN_SECONDS,
+            self.host,
+            self.port,
+            what=("feed address", "port 0 takes a free one"),
+            drain_seconds=DRAIN_SECONDS,
         )
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self.host, self.port).start()
-        except OSError as error:
-            await self._runner.cleanup()
-            raise EnvironmentFault(
-                f"feed address {self.host}:{self.port}: {error.strerror}; "
-                "port 0 takes a free one"
-            ) from error
-        self.port = self._runner.addresses[0][1]
+        await self._listener.__aenter__()
+        self.port = self._listener.port
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(self, *error: object) -> None:
         for subscriber in self._subscribers:
             subscriber.channel.close()
-        await self._runner.cleanup()
+        await self._listener.__aexit__(*error)
 
     async def publish(self, limit: int | None = None) -> None:
         """Send what is due, when it is due, until `limit` ticks are out.
@@ -239,6 +231,8 @@ class FeedServer:
             await ws.prepare(request)
         except ValueError as error:  # a key that is none
             raise web.HTTPBadRequest from error
+        assert request.transport is not None
+        self._listener.kept.add(request.transport)  # the subscriber looks after it
         # Welcomed and enlisted without a wait between: no tick falls in it.
         welcome, subscriber = self._welcome(), self._subscriber(ws, request)
         log.debug("subscriber from %s: %s", request.remote, subscriber)
@@ -249,6 +243,7 @@ class FeedServer:
             await subscriber.run(welcome)
         finally:
             log.debug("subscriber gone: %s", subscriber)
+            self._listener.kept.discard(subscriber.transport)
             self.let_go.update(filter(None, [subscriber.fault]))
             if subscriber in self._subscribers:
                 self._subscribers.remove(subscriber)

@@ -88,7 +88,7 @@ class End(msgspec.Struct, tag="end", gc=False):
 
 
 Message = TickMessage | Heartbeat | Gap | Reset | End
-_messages = msgspec.json.Decoder(list[Message])
+_message = msgspec.json.Decoder(Message).decode
 _encoder = msgspec.json.Encoder()
 _text = lru_cache(maxsize=1 << 16)(to_text)  # the same prices come again and again
 _BARE = {Kind.HEARTBEAT: Heartbeat, Kind.RESET: Reset, Kind.END: End}
@@ -141,11 +141,9 @@ def _unpack(
     texts: Sequence[bytes], symbols: Sequence[Symbol]
 ) -> Iterator[tuple[Kind, Batch]]:
     try:
-        messages = _messages.decode(b"[%b]" % b",".join(texts))
+        messages = list(map(_message, texts))
     except UNREADABLE as error:
         raise FrameError("JSON", "messages of quants.v1.json", error) from error
-    if len(messages) != len(texts):
-        raise FrameError("JSON", f"{len(texts)} messages", len(messages))
     for message, run in groupby(messages, type):
         if message is TickMessage:
             ticks = cast(list[TickMessage], list(run))

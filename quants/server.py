@@ -4,9 +4,6 @@ Reading all metrics takes about a millisecond of the event loop's time, which
 is time the ticks do not get. So a body is kept for a fifth of a second, and
 however many ask, each form is built at most five times a second. The page is
 fed so too: its viewers share each event, and a slow one skips some.
-
-Nobody is waited for. A connection on which nothing has moved between two
-sweeps, half a request or an answer that is not read, is cut.
 """
 
 import asyncio
@@ -22,9 +19,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from quants.access import allowed, token_for
-from quants.errors import EnvironmentFault
+from quants.listener import Listener
 from quants.metrics import Registry, wants_exposition
-from quants.quiet import Quiet
 
 Form = Literal[
     "application/json", "application/openmetrics-text", "text/plain",
@@ -34,7 +30,6 @@ Look = Callable[[], Mapping[str, Any] | None]
 
 KEEP_SECONDS = 0.2
 EVENT_SECONDS = 0.25
-SWEEP_SECONDS = 60.0  # longer than scrapers leave a connection unused
 DRAIN_SECONDS = 0.5  # for answers under way at the end
 
 PAGE = Path(__file__).with_name("page.html")
@@ -105,8 +100,6 @@ class MetricsServer:
         self.look = look
         self._clock, self._sleep = clock, sleep
         self._built: dict[Form, tuple[float, bytes, str]] = {}
-        self._seen = set[asyncio.Transport]()  # by the last sweep
-        self._moved = set[asyncio.Transport]()  # since then
         self._closing = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -125,35 +118,25 @@ class MetricsServer:
         app.router.add_get("/healthz", self._health)
         if self.look is not None:
             app.router.add_get("/events", self._events, allow_head=False)
-        self._runner = web.AppRunner(
+        self._listener = Listener(
             app,
-            access_log=None,
-            logger=Quiet(__name__),
-            shutdown_timeout=DRAIN_SECONDS,
+            self.host,
+            self.port,
+            what=("metrics server,", "--metrics-port 0 takes a free port"),
+            drain_seconds=DRAIN_SECONDS,
+            sleep=self._sleep,
         )
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self.host, self.port).start()
-        except OSError as error:
-            await self._runner.cleanup()
-            raise EnvironmentFault(
-                f"metrics server, {self.host}:{self.port}: {error.strerror}; "
-                "--metrics-port 0 takes a free port"
-            ) from error
-        self.port = self._runner.addresses[0][1]
-        self._sweeping = asyncio.create_task(self._sweep())
+        await self._listener.__aenter__()
+        self.port = self._listener.port
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._sweeping.cancel()
         self._built.clear()  # the last event tells the end
         self._closing.set()
-        for transport in (left := self._transports()):
+        for transport in self._listener.transports():
             if transport.get_write_buffer_size():
                 transport.abort()  # it does not read; the others get their last
-        await self._runner.cleanup()
-        for transport in left | self._seen:
-            transport.abort()
+        await self._listener.__aexit__(*error)
 
     # -- what is served ------------------------------------------------------
 
@@ -202,7 +185,7 @@ class MetricsServer:
             await response.prepare(request)
             while not self._closing.is_set():
                 await response.write(self.body("text/event-stream")[0])
-                self._has_moved(request)
+                self._listener.has_moved(request)
                 await self._closes_within(EVENT_SECONDS)
             await response.write(b"event: end\n" + self.body("text/event-stream")[0])
         return response
@@ -218,24 +201,7 @@ class MetricsServer:
     async def _guard(
         self, request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        self._has_moved(request)
+        self._listener.has_moved(request)
         if not allowed(request.headers, request.query, self.token):
             raise web.HTTPForbidden(text="only with its token, only from its pages\n")
         return await handler(request)
-
-    def _has_moved(self, request: web.Request) -> None:
-        if request.transport is not None:
-            self._moved.add(request.transport)
-
-    def _transports(self) -> set[asyncio.Transport]:
-        assert self._runner.server is not None
-        connections = self._runner.server.connections
-        return {c.transport for c in connections if c.transport is not None}
-
-    async def _sweep(self) -> None:
-        """Cut, again and again, every connection that stood still since before."""
-        while True:
-            await self._sleep(SWEEP_SECONDS)
-            for transport in self._seen - self._moved:
-                transport.abort()  # does nothing to one that has ended
-            self._seen, self._moved = self._transports(), set()

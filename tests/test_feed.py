@@ -14,7 +14,7 @@ from websockets.streams import StreamReader
 from quants.errors import EnvironmentFault, FrameError
 from quants.feed import Receiver, Wire
 from quants.frame import MAX_ROWS, Kind, decode, encode, ticks_frame
-from quants.messages import as_json, fixed_points, text_frames
+from quants.messages import as_json, fixed_points, text_frames, unpack
 from quants.tick import NO_ROWS, Batch, Rows, Symbol, gap, rows_of
 
 SYMBOLS = (Symbol("AAPL"), Symbol("BTCUSDT", 2, 8), Symbol("JPY", 0, 0))
@@ -522,3 +522,17 @@ def test_a_text_frame_is_what_rfc_6455_says(size):
 def test_many_messages_share_one_write(texts):
     frames = parsed(text_frames(texts))
     assert [bytes(frame.data) for frame in frames] == texts
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        (b'{"type":"heartbeat","next_seq":5},{"type":"end"', b'"next_seq":6}'),
+        (b'{"type":"end","next_seq":5},{"type":"end","next_seq":5,"x":[{}', b"{}]}"),
+    ],
+)
+def test_two_wrong_objects_never_make_two_right_ones(texts: tuple[bytes, bytes]):
+    whole = json.loads(b"[%b]" % b",".join(texts))
+    assert len(whole) == 2  # side by side they would
+    with pytest.raises(FrameError):
+        list(unpack(texts, SYMBOLS))

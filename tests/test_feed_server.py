@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
+from quants import listener
 from quants.errors import EnvironmentFault, SettingsError
 from quants.feed import Wire
 from quants.feed_client import subscribe
@@ -836,3 +837,21 @@ async def test_the_market_is_published_as_it_was_made():
             for row in told_by_bytes(bytes(message)).get("rows", [])  # type: ignore[arg-type]
         ]
     assert rows == [tuple(row) for row in Market(seed=7).take(20_000).tolist()]
+
+
+@pytest.mark.parametrize("half", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nUpgr"])
+async def test_half_a_handshake_is_cut_and_no_subscriber(
+    half: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(listener, "SWEEP_SECONDS", 0.02)
+    async with FeedServer(Numbered(), heartbeat_seconds=0.02) as server:
+        async with subscribe(server.url) as subscription:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(half)
+            async with asyncio.timeout(20):
+                with suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+            writer.close()
+            await server.publish(100)  # after some sweeps, over one connection
+            assert sum([batch.span async for batch in subscription]) == 100
+        assert server.let_go.total() == 0

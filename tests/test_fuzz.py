@@ -1006,7 +1006,7 @@ async def test_hostile_connections_leave_nothing_in_memory():
                 for case in cases:
                     await answer_to(server.port, HANDSHAKE + case, b"\x88\x02")
                     await send_and_leave(server.port, hostile_to_http(rng))
-                await until(lambda: not server._runner.server.connections)  # type: ignore[union-attr]
+                await until(lambda: not server._listener.transports())
                 gc.collect()
                 held.append(tracemalloc.get_traced_memory()[0])
         finally:
@@ -1171,7 +1171,7 @@ async def test_whatever_comes_over_http_the_next_scrape_is_answered(
                 outcomes["stalled"] += 1
         assert (await answer_to(server.port, scrape)).startswith(b"HTTP/1.1 200 OK")
         async with asyncio.timeout(30):
-            while server._transports():
+            while server._listener.transports():
                 await hand.sweep()
                 await asyncio.sleep(0.001)
     for writer in stalled:

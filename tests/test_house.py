@@ -27,14 +27,14 @@ HOUSE = (
     {
         *("pipeline", "readings", "report", "view", "debug", "sentences", "doctor"),
         *("page", "supervisor"),
-        *("bench", "climb", "ladder", "ladder_picture", "view_picture"),
+        *("doomed", "bench", "climb", "ladder", "ladder_picture", "view_picture"),
         "progress",
     },
     # Settings are known above this line, and nowhere below.
     {"naive"},
     {"server"},
     {"feed_server", "subscriber", "feed_client"},
-    {"feed"},
+    {"feed", "listener"},
     {"messages"},
     {
         *("vwap", "windows", "pools", "simple_pools", "monitor", "stalls", "memory"),

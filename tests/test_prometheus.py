@@ -234,7 +234,9 @@ async def test_stalled_scrapers_cost_the_pump_and_the_others_nothing(tmp_path: P
             for request in 5 * list(STALLED.values())
         ]
         sizes = await scraped(pipeline, 12)
-        held = [t.get_write_buffer_size() for t in pipeline.metrics._transports()]
+        held = [
+            t.get_write_buffer_size() for t in pipeline.metrics._listener.transports()
+        ]
     assert sum(held) <= 5 * (max(sizes) + 100_000)  # of those who asked too much
     for connection in connections:
         assert await asyncio.to_thread(closed, connection)

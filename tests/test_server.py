@@ -336,7 +336,7 @@ async def test_a_viewer_who_leaves_is_no_error(client, registry, caplog):
     async with MetricsServer(registry, port=0, look=dict) as server:
         for _ in range(3):
             await seen(client, server, 2)
-        while server._transports():
+        while server._listener.transports():
             await asyncio.sleep(0.01)
     assert caplog.records == []
 
@@ -348,9 +348,9 @@ async def test_a_viewer_who_does_not_read_makes_no_queue_and_is_cut(client, regi
     )
     async with server:
         stalled = await asyncio.to_thread(ask, server, EVENTS)
-        while not any(t.get_write_buffer_size() for t in server._transports()):
+        while not any(t.get_write_buffer_size() for t in server._listener.transports()):
             await asyncio.sleep(0.01)
-        (transport,) = server._transports()
+        (transport,) = server._listener.transports()
         others = await seen(client, server, 30)  # 15 MB, had they been queued
         assert len(others) == 30
         assert transport.get_write_buffer_size() < 2 * size
@@ -366,10 +366,10 @@ async def test_a_connection_that_stands_still_is_cut_by_the_sweeps(registry, req
     registry.gauge("quants_much", "Much.", lambda: {("x" * 99_999,): 1}, ("x",))
     async with MetricsServer(registry, port=0, sleep=hand.sleep) as server:
         stalled = await asyncio.to_thread(ask, server, request_)
-        while not server._transports():
+        while not server._listener.transports():
             await asyncio.sleep(0.01)
         async with asyncio.timeout(30):
-            while server._transports():
+            while server._listener.transports():
                 await hand.sweep()
                 await asyncio.sleep(0.01)
         assert await asyncio.to_thread(is_cut, stalled)
@@ -401,7 +401,7 @@ async def test_the_end_waits_for_nobody_and_leaves_no_connection(
     async with MetricsServer(registry, port=0, look=lambda: look) as server:
         stalled = await asyncio.to_thread(ask, server, request_)
         for _ in range(1000):
-            held = [t.get_write_buffer_size() for t in server._transports()]
+            held = [t.get_write_buffer_size() for t in server._listener.transports()]
             if any(held) or (held and request_ is HALF):
                 break
             await asyncio.sleep(0.01)
@@ -417,7 +417,7 @@ async def test_a_last_event_that_is_not_read_is_not_kept(registry, monkeypatch):
     now, size = {"much": ""}, 20_000_000
     async with MetricsServer(registry, port=0, look=lambda: now) as server:
         stalled = await asyncio.to_thread(ask, server, EVENTS)
-        while not server._transports():
+        while not server._listener.transports():
             await asyncio.sleep(0.01)
         now["much"] = "x" * size
     found = 0
