@@ -20,7 +20,7 @@ from typing import Annotated, BinaryIO
 
 import msgspec
 
-from quants.errors import FrameError
+from quants.errors import CorruptLog, FrameError
 from quants.frame import HEADER, MAGIC, UNREADABLE, Kind, decode, encode, ticks_frame
 from quants.tick import TICK, Batch, Symbol, gap
 
@@ -181,9 +181,18 @@ def in_order(found: Iterable[Part]) -> Iterator[tuple[Segment, Batch]]:
 
 
 def continued(batch: Batch, expected: int) -> Iterator[Batch]:
-    """What a batch adds to a stream: the gap before it, then what is new."""
-    for first in range(expected, batch.first_seq, MAX_SPAN):
-        yield _gap(first, min(MAX_SPAN, batch.first_seq - first), batch.sent_ns)
+    """What a batch adds to a stream: the gap before it, then what is new.
+
+    Raises:
+        CorruptLog: a gap that no run logs; to count it out would never end.
+    """
+    if (missing := batch.first_seq - expected) > MAX_SPAN:
+        raise CorruptLog(
+            f"in this log tick {batch.first_seq} follows tick {expected - 1}, and no "
+            f"run logs a gap of more than {MAX_SPAN}: name a log that the pump wrote"
+        )
+    if missing > 0:
+        yield _gap(expected, missing, batch.sent_ns)
     if batch.first_seq >= expected:
         yield batch
     elif batch.next_seq > expected and batch.is_gap:

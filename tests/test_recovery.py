@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quants.errors import EnvironmentFault, SettingsError
+from quants.errors import CorruptLog, EnvironmentFault, SettingsError
 from quants.frame import Kind, decode, encode, ticks_frame
 from quants.logfile import Hole, Segment, continued, in_order, parts
 from quants.recovery import (
@@ -112,7 +112,7 @@ def test_joining_a_stream_late_is_not_a_gap(tmp_path):
         (13, 5, [(10, 3), (13, 5)]),  # a gap, then the batch
         (8, 5, [(10, 3)]),  # only what is new
         (5, 5, []),  # all known
-        (2**32 + 20, 1, [(10, 2**32 - 1), (2**32 + 9, 11), (2**32 + 20, 1)]),
+        (2**32 + 9, 1, [(10, 2**32 - 1), (2**32 + 9, 1)]),  # the longest gap
     ],
 )
 def test_a_batch_continues_a_stream_at_the_number_expected(first_seq, span, spans):
@@ -122,6 +122,17 @@ def test_a_batch_continues_a_stream_at_the_number_expected(first_seq, span, span
         found = list(continued(piece, 10))
         assert [(b.first_seq, b.span) for b in found] == spans
         assert all(decode(b.frame, 3)[1].span == b.span for b in found)
+
+
+def test_a_forged_number_does_not_make_an_endless_scan(tmp_path):
+    rng = random.Random(7)
+    for forged in (2**32 + 10, 2**64 - 1):
+        last = ticks(rng, forged, 1)
+        (tmp_path / "log").write_bytes(
+            segment("a") + ticks(rng, 1, 9).frame + last.frame
+        )
+        with pytest.raises(CorruptLog, match=f"tick {forged} follows tick 9, and no"):
+            scan(tmp_path / "log")
 
 
 def test_a_segment_is_one_byte_over_a_multiple_of_32():
