@@ -120,11 +120,13 @@ def text_of(book: Notebook) -> str:
 class OurKernel(AsyncKernelManager):
     """A kernel of this very interpreter, whatever else is installed."""
 
+    interpreter = sys.executable
+
     def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
         """The command that starts it."""
         command: list[str] = super().format_kernel_cmd(extra_arguments)
         launcher = command.index("-f")
-        return [sys.executable, "-m", "ipykernel_launcher", *command[launcher:]]
+        return [self.interpreter, "-m", "ipykernel_launcher", *command[launcher:]]
 
 
 def client_for(book: Notebook, folder: Path) -> NotebookClient:

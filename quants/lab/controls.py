@@ -88,7 +88,10 @@ def acknowledge() -> None:
     kernel = getattr(get_ipython(), "kernel", None)
     if kernel is None:
         return
-    parent = kernel.get_parent("shell")
+    try:
+        parent = kernel.get_parent("shell")
+    except LookupError:  # ipykernel 7.0, on a thread that is none of the kernel's
+        return
     if parent and parent["header"]["msg_type"] == "comm_msg":
         idle = {"execution_state": "idle"}
         kernel.session.send(kernel.iopub_socket, "status", idle, parent=parent)
