@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from quants.doomed import Seal
 from quants.lab import desk, disks, group_commit, kills, pool_threads, session
 from quants.lab import stop_the_world as world
 from quants.lab.board import judge
@@ -15,7 +18,7 @@ from quants.lab.disks import Arriving, Beat, Heart, Logged, log_each, log_groups
 from quants.lab.group_commit import Sizes
 from quants.lab.kills import Killed
 from quants.lab.pool_threads import Threads, count_threads, tick_by_tick
-from quants.lab.safe_log_task import SAFE_LOG, Seal, safe_log
+from quants.lab.safe_log_task import SAFE_LOG, safe_log
 from quants.lab.source import show, show_diff
 from quants.recovery import scan
 from quants.ticklog import PerTickLog, TickLog
@@ -224,6 +227,27 @@ async def test_a_kill_takes_a_buffer_and_nothing_that_was_written():
     assert safe.held - safe.said <= 1
     words = (judge("what-was-written-survives-a-kill", k) for k in (buffered, tick_log))
     assert [each.word for each in words] == ["REFUTED", "SUPPORTED"]
+
+
+async def test_the_log_that_is_killed_is_the_one_that_was_given():
+    def safe_log(path, seal):
+        path.touch()
+        return open(f"{path}.elsewhere", "wb", buffering=0)
+
+    killed = await kills.kill("safe_log", safe_log)
+    assert (killed.held, killed.lost) == (0, killed.said)
+    assert killed.said >= kills.ENOUGH["safe_log"]
+
+
+def test_a_process_that_ends_before_it_logged_has_said_nothing(capfd):
+    assert kills.last_words(["safe_log", "nowhere", "no source"], 1) == 0
+    assert "FileNotFoundError" in capfd.readouterr().err
+
+
+def test_a_short_life_waits_for_no_pictures():
+    code = "import sys, quants.doomed; print('quants.lab' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.split() == [b"False"]
 
 
 def test_a_lost_tick_refutes_and_silence_decides_nothing():

@@ -12,10 +12,10 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Literal
 
+from quants.doomed import Seal
 from quants.host import running
 from quants.lab.claims import Claim
-from quants.lab.exercise import Answer
-from quants.lab.safe_log_task import Seal
+from quants.lab.exercise import Answer, source_of
 from quants.lab.session import session
 from quants.recovery import scan
 from quants.tick import TICK
@@ -58,20 +58,29 @@ async def kill(way: Logging, answer: Answer | None = None) -> Killed:
     """
     path = (await session()).folder / f"{way}.killed"
     path.unlink(missing_ok=True)
-    said = await asyncio.to_thread(last_words, way, path)
+    arguments = [way, str(path)]
+    if answer:
+        source = path.with_suffix(".py")
+        # What an annotation names need not be known over there.
+        text = f"from __future__ import annotations\n\n{source_of(answer)}"
+        source.write_text(text, encoding="utf-8")
+        arguments.append(str(source))
+    said = await asyncio.to_thread(last_words, arguments, ENOUGH[way])
     return await asyncio.to_thread(autopsy, way, path, said, answer)
 
 
-def last_words(way: Logging, path: Path) -> int:
+def last_words(arguments: list[str], enough: int) -> int:
     """Start a process, kill it when it has logged enough; its last number."""
-    command = [sys.executable, "-m", "quants.lab.doomed", way, str(path)]
+    command = [sys.executable, "-m", "quants.doomed", *arguments]
+    words = [b"0\n"]  # should it end before it has logged anything
     with running(command, stdout=PIPE) as child:
         assert child.stdout is not None
         for line in child.stdout:
-            if int(line) >= ENOUGH[way]:
+            words.append(line)
+            if int(line) >= enough:
                 break
         child.kill()  # kill -9: nobody is asked, nothing is flushed
-        words = [line, *child.stdout.readlines()]
+        words += child.stdout.readlines()
     return max(int(word) for word in words if word.endswith(b"\n"))
 
 

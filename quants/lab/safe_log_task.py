@@ -2,34 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from struct import Struct
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
-from zlib import crc32
 
+from quants.doomed import Seal
 from quants.lab.exercise import Answer, Case, Exercise
-
-HEAD = Struct("<II")  # length and checksum of what follows
-
-
-class Seal:
-    """Knows where a batch ends, and whether all of it is there."""
-
-    def on(self, batch: bytes) -> bytes:
-        """A batch with its length and its checksum before it."""
-        return HEAD.pack(len(batch), crc32(batch)) + batch
-
-    def off(self, data: bytes) -> list[bytes]:
-        """The whole batches at the beginning of some bytes, up to a torn one."""
-        found = []
-        while len(data) >= HEAD.size:
-            length, checksum = HEAD.unpack_from(data)
-            end = HEAD.size + length
-            batch, data = data[HEAD.size : end], data[end:]
-            if len(batch) < length or crc32(batch) != checksum:
-                break
-            found.append(batch)
-        return found
 
 
 def safe_log(path: Path, seal: Seal) -> BinaryIO:

@@ -1,22 +1,25 @@
 """A process that logs until it is killed.
 
-    python -m quants.lab.doomed WAY FILE
+    python -m quants.doomed WAY FILE [SOURCE]
 
 On its standard output it says, again and again, how much it takes for logged:
-ticks, or batches of the reader's own log. It ends by itself after a while.
+ticks, or sealed batches if SOURCE has a `safe_log` of its own to open a log
+with. It ends by itself after a while, if notebook 04 does not kill it before.
+It is not in quants.lab, whose pictures take longer to import than it lives.
 """
 
 import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
+from runpy import run_path
+from struct import Struct
+from zlib import crc32
 
 from quants.frame import ticks_frame
-from quants.lab.exercise import kept
-from quants.lab.safe_log_task import Seal, safe_log
 from quants.market import Market
 from quants.metrics import Registry
 from quants.tick import Batch
@@ -25,6 +28,27 @@ from quants.ticklog import TickLog
 LIFE_SECONDS = 20.0  # if nobody kills it
 BUFFERED_TICKS = 1000
 BATCH_TICKS = 100
+HEAD = Struct("<II")  # of a sealed batch: length and checksum of what follows
+
+
+class Seal:
+    """Knows where a batch ends, and whether all of it is there."""
+
+    def on(self, batch: bytes) -> bytes:
+        """A batch with its length and its checksum before it."""
+        return HEAD.pack(len(batch), crc32(batch)) + batch
+
+    def off(self, data: bytes) -> list[bytes]:
+        """The whole batches at the beginning of some bytes, up to a torn one."""
+        found = []
+        while len(data) >= HEAD.size:
+            length, checksum = HEAD.unpack_from(data)
+            end = HEAD.size + length
+            batch, data = data[HEAD.size : end], data[end:]
+            if len(batch) < length or crc32(batch) != checksum:
+                break
+            found.append(batch)
+        return found
 
 
 def say(logged: int) -> None:
@@ -60,10 +84,10 @@ def log_buffered(path: Path) -> None:
         time.sleep(LIFE_SECONDS)
 
 
-def log_batches(path: Path) -> None:
-    """The reader's log, or the reference; says how many batches it has."""
+def log_batches(path: Path, source: Path) -> None:
+    """A log opened by somebody's safe_log; says how many batches it has."""
     seal = Seal()
-    file = (kept(safe_log.__name__) or safe_log)(path, seal)
+    file = run_path(str(source))["safe_log"](path, seal)
     rows = Market().take(BATCH_TICKS).tobytes()
     for number in count(1):
         file.write(seal.on(rows))
@@ -71,14 +95,17 @@ def log_batches(path: Path) -> None:
         time.sleep(0.0005)
 
 
-async def main(way: str, path: Path) -> None:
+async def main(way: str, *paths: Path) -> None:
     """Log in one way until killed."""
     if way == "TickLog":
         async with asyncio.timeout(LIFE_SECONDS):
-            await log_ticks(path)
-    ways = {"buffered": log_buffered, "safe_log": log_batches}
-    await asyncio.wait_for(asyncio.to_thread(ways[way], path), LIFE_SECONDS)
+            await log_ticks(*paths)
+    ways: dict[str, Callable[..., None]] = {
+        "buffered": log_buffered,
+        "safe_log": log_batches,
+    }
+    await asyncio.wait_for(asyncio.to_thread(ways[way], *paths), LIFE_SECONDS)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], *map(Path, sys.argv[2:])))
