@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def connect(url: str, timeout: float = 1.0) -> redis.Redis:
 
 @contextmanager
 def redis_server(
-    url: str | None = None, path: str | None = None
+    url: str | None = None, path: str | None = None, folder: Path | None = None
 ) -> Iterator[RedisServer]:
     """Find or start a Redis; what was started is stopped at the end.
 
@@ -60,6 +61,7 @@ def redis_server(
     Args:
         url: a server to use; then no other is tried.
         path: where programs are looked for; None is PATH.
+        folder: where our own makes its temporary one; None is the system's place.
 
     Raises:
         SettingsError: the url is not one of Redis.
@@ -70,7 +72,7 @@ def redis_server(
         yield _named(url)
         return
     program = next(programs, None)
-    with _own_server(program) if program else _stand_in() as server:
+    with _own_server(program, folder) if program else _stand_in() as server:
         yield server
 
 
@@ -95,8 +97,10 @@ def _named(url: str) -> RedisServer:
 
 
 @contextmanager
-def _own_server(program: str) -> Iterator[RedisServer]:
-    with TemporaryDirectory(prefix="quants-redis-", ignore_cleanup_errors=True) as data:
+def _own_server(program: str, folder: Path | None) -> Iterator[RedisServer]:
+    with TemporaryDirectory(
+        prefix="quants-redis-", dir=folder, ignore_cleanup_errors=True
+    ) as data:
         for _ in range(PORTS_TO_TRY):
             port = free_port()
             command = [program, "--port", str(port), "--bind", "127.0.0.1"]

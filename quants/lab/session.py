@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import psutil
 
+from quants.lab.swept import swept_folder
 from quants.metrics import Registry
 from quants.monitor import Monitor
 from quants.redis_server import RedisServer, redis_server
@@ -46,7 +46,7 @@ class Session:
         self._tasks: Tasks = set()
         self._redis: asyncio.Task[RedisServer] | None = None
         self._before = asyncio.all_tasks(), children()
-        self.folder = Path(self._stack.enter_context(TemporaryDirectory()))
+        self.folder = self._stack.enter_context(swept_folder("quants-lab-"))
         self._stack.enter_context(self.monitor)
         self.start(self.monitor.run())
 
@@ -82,7 +82,7 @@ class Session:
         return await self._redis
 
     async def _start_redis(self) -> RedisServer:
-        found = redis_server()
+        found = redis_server(folder=self.folder)
         server = await asyncio.to_thread(found.__enter__)
         self._stack.push(found)
         return server
