@@ -41,6 +41,7 @@ HOUSE = (
         *("engines", "shared", "lane", "dealer", "worker"),
         *("ticklog", "disk", "archive", "logfile", "recovery"),
         *("risk", "rules", "limits", "alerts"),
+        *("tick_rules", "counting_rules", "seconds", "silence", "gate"),
         *("outbox", "breaker", "waiting", "tracking", "lookups"),
         *("export", "selection", "table", "table_csv", "table_parquet"),
         "recordings",

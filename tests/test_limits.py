@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from redis.exceptions import NoPermissionError
 
 from quants.limits import (
+    FIELDS,
     INT64,
+    ROUNDED,
     Limits,
     bound_of,
     breaches,
@@ -144,9 +146,41 @@ def test_a_text_that_is_no_decimal_leaves_the_last_good_and_is_told_once(text, c
     assert "quants:limit:AAPL price_high" in record.getMessage()
 
 
-def test_a_negative_notional_is_refused():
-    with pytest.raises(ValueError, match="'-5' is negative"):
-        bound_of("notional", "-5", AAPL)
+@pytest.mark.parametrize("field", ROUNDED)
+def test_only_prices_may_be_negative(field):
+    if field.startswith("price"):
+        assert bound_of(field, "-5", AAPL) == -500
+    else:
+        with pytest.raises(ValueError, match="'-5' is negative"):
+            bound_of(field, "-5", AAPL)
+
+
+@pytest.mark.parametrize(
+    ("field", "bound"),
+    [
+        ("exposure", 1_234_567_890),
+        ("vwap_percent", 12_345_678_901),
+        ("stale_seconds", 12_345_678_902),  # rounded up
+        ("ticks_per_second", 12),
+    ],
+)
+def test_a_limit_is_an_integer_at_the_decimals_of_what_it_limits(field, bound):
+    assert bound_of(field, "12.3456789012", Symbol("X", 3, 5)) == bound
+
+
+def test_every_field_is_asked_for_once():
+    assert sorted(FIELDS) == sorted([*ROUNDED, "version", "set_ns"])
+
+
+@pytest.mark.parametrize("text", [None, "", "-1", "1.5", "soon", "9" * 20])
+def test_a_hash_says_when_it_was_set_or_nobody_knows(text):
+    limits, answer = Limits([AAPL]), dict.fromkeys(FIELDS)
+    for set_ns, known in (("1767364200000000001", 1767364200000000001), (text, None)):
+        limits.update([list((answer | {"set_ns": set_ns}).values())])
+        assert limits.set_ns == [known]
+    assert (limits.changes, limits.refused) == (2, 0)
+    limits.update([list((answer | {"set_ns": text}).values())])
+    assert limits.changes == 2
 
 
 def test_a_field_that_is_gone_is_no_limit_any_more():
