@@ -5,12 +5,15 @@ A test that asks for `fault_seed` runs once for each seed of a fixed set, which
 When one fails, its report says how to run that very schedule again. What a
 test records with `record_property` is added up at the end; `--faults FILE`
 makes it a page (`faults.py`).
+
+And what the tests of the notebooks share: `shown` and `closed`.
 """
 
 import signal
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,3 +78,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("figures")
     for test, it in told.items():
         terminalreporter.write_line(f"{test}: {it}, {faults.added_up(it.figures)}")
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What cells display, the newest last; outside of a kernel it is printed."""
+    from IPython.display import DisplayHandle  # half a second, for few
+
+    found: list[Any] = []
+    for show in ("display", "update"):
+        monkeypatch.setattr(DisplayHandle, show, lambda _, what: found.append(what))
+    return found
+
+
+@pytest.fixture
+async def closed() -> AsyncIterator[None]:
+    """Every session that a test opens is closed, and leaves nothing."""
+    from quants.lab import session
+
+    yield
+    assert await session.close() == "0 leaked tasks, 0 leaked processes"

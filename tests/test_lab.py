@@ -36,6 +36,8 @@ from quants.naive import NaivePump
 from quants.readings import Snapshot
 from tests.exercising import made, try_all
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 STAGE_US = {"receive": 5.0, "vwap": 2.0, "log": 40.0, "risk": 90.0}
 QUICK_US = dict.fromkeys(STAGE_US, 0.5)
 
@@ -45,19 +47,6 @@ async def closed():
     """Every session that a test opens is closed."""
     yield
     await session.close()
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch):
-    """Nothing is displayed: outside of a kernel that would print."""
-
-    class Handle:
-        def display(self, shown):
-            self.shown = shown
-
-        update = display
-
-    monkeypatch.setattr(bell, "DisplayHandle", Handle)
 
 
 def reading(seconds, processed, queued=0, asked=50_000, stage_us=STAGE_US):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quants.lab import board, loops, nesting, own_loop, screen, session, stops, tasks
+from quants.lab import board, loops, nesting, own_loop, stops, tasks
 from quants.lab.loops import Heart, Phase
 from quants.lab.nesting import Nested
 from quants.lab.own_loop import LoopThread, SmallPump, TwoPumps
@@ -21,27 +21,7 @@ from quants.lab.tasks import Death
 from quants.vwap import Vwap
 from tests.exercising import try_all
 
-
-@pytest.fixture(autouse=True)
-async def closed():
-    """Every session that a test opens is closed, and leaves nothing."""
-    yield
-    assert await session.close() == "0 leaked tasks, 0 leaked processes"
-
-
-@pytest.fixture(autouse=True)
-def shown(monkeypatch: pytest.MonkeyPatch):
-    """What cells would display, newest last."""
-    pictures = []
-
-    class Handle:
-        def display(self, widget):
-            pictures.append(widget)
-
-        update = display
-
-    monkeypatch.setattr(screen, "DisplayHandle", Handle)
-    return pictures
+pytestmark = pytest.mark.usefixtures("shown", "closed")
 
 
 # a loop is already running -------------------------------------------------------

@@ -17,8 +17,6 @@ from quants.lab import (
     planted,
     prices,
     profilers,
-    screen,
-    session,
     timing,
 )
 from quants.lab.cost_task import COST_OF, Machine, cost_of
@@ -28,27 +26,7 @@ from quants.lab.source import show_diff
 from quants.lab.timing import Comparison, Shots
 from tests.exercising import try_all
 
-
-@pytest.fixture(autouse=True)
-async def closed():
-    """Every session that a test opens is closed, and leaves nothing."""
-    yield
-    assert await session.close() == "0 leaked tasks, 0 leaked processes"
-
-
-@pytest.fixture(autouse=True)
-def shown(monkeypatch: pytest.MonkeyPatch):
-    """What cells would display, newest last."""
-    pictures = []
-
-    class Handle:
-        def display(self, widget):
-            pictures.append(widget)
-
-        update = display
-
-    monkeypatch.setattr(screen, "DisplayHandle", Handle)
-    return pictures
+pytestmark = pytest.mark.usefixtures("shown", "closed")
 
 
 # a stopwatch ---------------------------------------------------------------------

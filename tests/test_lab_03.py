@@ -9,7 +9,7 @@ import pytest
 
 from quants.channel import Statistics
 from quants.frame import ticks_frame
-from quants.lab import desk, fan_out_task, fanned, floods, message_cost, session
+from quants.lab import desk, fan_out_task, fanned, floods, message_cost
 from quants.lab.board import judge
 from quants.lab.fan_out_task import FAN_OUT, Line, fan_out
 from quants.lab.fanned import Fanned, Fate
@@ -24,27 +24,7 @@ from quants.naive import NaivePump
 from quants.tick import Batch
 from tests.exercising import try_all
 
-
-@pytest.fixture(autouse=True)
-async def closed():
-    """Every session that a test opens is closed."""
-    yield
-    await session.close()
-
-
-@pytest.fixture(autouse=True)
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What a cell would show; outside of a kernel it would be printed."""
-    found: list[Any] = []
-
-    class Handle:
-        def display(self, what):
-            found.append(what)
-
-        update = display
-
-    monkeypatch.setattr(desk, "DisplayHandle", Handle)
-    return found
+pytestmark = pytest.mark.usefixtures("shown", "closed")
 
 
 # what a message costs ------------------------------------------------------------

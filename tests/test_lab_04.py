@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -24,27 +23,7 @@ from quants.recovery import scan
 from quants.ticklog import PerTickLog, TickLog
 from tests.exercising import try_all
 
-
-@pytest.fixture(autouse=True)
-async def closed():
-    """Every session that a test opens is closed."""
-    yield
-    await session.close()
-
-
-@pytest.fixture(autouse=True)
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What a cell would show; outside of a kernel it would be printed."""
-    found: list[Any] = []
-
-    class Handle:
-        def display(self, what):
-            found.append(what)
-
-        update = display
-
-    monkeypatch.setattr(desk, "DisplayHandle", Handle)
-    return found
+pytestmark = pytest.mark.usefixtures("shown", "closed")
 
 
 # a disk and a loop ---------------------------------------------------------------
