@@ -8,6 +8,8 @@ QuantsError
 ├── FrameError         bytes that are not what the wire promised
 ├── CorruptLog         a tick log whose bytes cannot be trusted
 ├── StageFailed        a consumer raised or hung too often
+├── RedisFault         a call to Redis that was not answered as it should
+│   └── NotAsked       Redis is away, or too many calls wait already
 ├── EmptyBatch         VWAP of nothing is undefined
 └── StaleLease         a pooled object used after its release
 
@@ -101,6 +103,14 @@ class StageFailed(QuantsError):
             "have done is in the report, --debug shows where it failed"
         )
         self.name, self.restarts, self.fault = name, restarts, fault
+
+
+class RedisFault(QuantsError):
+    """A call to Redis that failed: what Redis said, or why it said nothing."""
+
+
+class NotAsked(RedisFault):
+    """A call to Redis that was refused before it was made."""
 
 
 class EmptyBatch(QuantsError):

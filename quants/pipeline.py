@@ -44,6 +44,7 @@ from quants.worker import Work
 log = logging.getLogger(__name__)
 
 CONSUMERS = ("vwap", "log", "risk")
+OUTBOX = ".outbox.jsonl"  # after the log's name: alerts that wait for Redis
 DRAIN_SECONDS = 5.0
 LATE_SECONDS = 10.0  # then a run of fixed length did not keep its rate
 
@@ -196,7 +197,6 @@ class Pipeline:
         settings, registry = self.settings, self.registry
         symbols, stream = self.subscription.symbols, self.subscription.stream
         self.vwap = Vwap(symbols, registry, engine=await self._open_engine(stack))
-        self.risk = Risk(symbols, stream, self.redis.url, registry)
         log = TickLog(
             settings.log_file,
             stream=stream,
@@ -209,6 +209,17 @@ class Pipeline:
         self.notes += filter(None, [self.log.recovered])
         if self.own_feed is not None:
             self.own_feed.history.archive = self.log.archive
+        self.risk = Risk(
+            symbols,
+            stream,
+            self.redis.url,
+            registry,
+            threads=settings.risk_threads,
+            # Beside the log, whose lock keeps other pumps out of it as well.
+            outbox_file=settings.log_file.with_name(
+                f"{settings.log_file.name}{OUTBOX}"
+            ),
+        )
         self.stages: dict[str, Stage] = {
             "vwap": self.vwap, "log": self.log, "risk": self.risk
         }  # fmt: skip

@@ -38,7 +38,9 @@ class RedisServer(NamedTuple):
     ours: bool
 
 
-def connect(url: str, timeout: float = 1.0) -> redis.Redis:
+def connect(
+    url: str, timeout: float = 1.0, protocol: int | None = None
+) -> redis.Redis:
     """A client that fails within `timeout` seconds; its caller decides to retry."""
     return redis.Redis.from_url(
         url,
@@ -47,6 +49,7 @@ def connect(url: str, timeout: float = 1.0) -> redis.Redis:
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 0),
+        protocol=protocol,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from quants.histogram import Histogram, seconds_text, text_histogram
 from quants.host import available_cores
+from quants.outages import alert_losses, outage_lines, redis_line, redis_of
 from quants.pipeline import LATE_SECONDS, Pipeline
 from quants.stalls import Stall, Stalls, frame_text
 from quants.sums import Sums
@@ -55,6 +56,7 @@ def report_of(pipeline: Pipeline) -> Report:
         },
         "pool": pool and {n: getattr(pool, n) for n in ("size", *POOL_COUNTERS)},
         "alerts": {n: asdict(c) for n, c in pipeline.risk.summary().items()},
+        "redis": redis_of(pipeline.risk),
         "notes": pipeline.notes,
         "problems": problems(pipeline),
     }
@@ -163,6 +165,7 @@ def problems(pipeline: Pipeline) -> list[str]:
     for name, statistics in now.consumers.items():
         if statistics.dropped:
             found.append(f"{name} dropped {statistics.dropped} ticks")
+    found += alert_losses(pipeline.risk.outbox)
     duration, own = pipeline.settings.duration, pipeline.own_feed
     if own and duration and not own.stopping and now.seconds > duration + LATE_SECONDS:
         found.append(
@@ -192,6 +195,8 @@ def summary_of(report: Report, pipeline: Pipeline) -> str:
         f"durable to {log['durable_seq']:,}",
         f"pool          {pool_line(report['pool'])}",
         f"alerts        {alerts_line(report['alerts'])}",
+        f"redis         {redis_line(report['redis'])}",
+        *outage_lines(report["redis"]),
         f"memory        {memory_line(report)}",
         "",
         text_histogram("GC pauses", pipeline.monitor.pause),

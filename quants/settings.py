@@ -97,6 +97,10 @@ class Settings:
         None, "Redis for limits and alerts; without it one is started.",
         env="QUANTS_REDIS_URL",
     )  # fmt: skip
+    risk_threads: int | None = option(
+        None, "Threads that may wait for Redis; else as many as its speed asks for.",
+        least=2, way_out="at least 2 are needed: one may hang while one goes on",
+    )  # fmt: skip
     metrics_port: int = option(
         8080, "Port of /metrics; 0 takes a free one.",
         least=0, way_out="a port is 0 to 65535",

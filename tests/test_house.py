@@ -26,7 +26,7 @@ HOUSE = (
     {""},
     {
         *("pipeline", "readings", "report", "view", "debug", "sentences", "doctor"),
-        *("page", "supervisor"),
+        *("page", "supervisor", "outages"),
         *("doomed", "bench", "climb", "ladder", "ladder_picture", "view_picture"),
         "progress",
     },

@@ -1,23 +1,19 @@
 """The risk stage beside a real Redis that is changed, killed and stopped."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import psutil
 import pytest
-import redis
 
 from quants.alerts import STREAM
-from quants.host import free_port, running
+from quants.host import free_port
 from quants.limits import limit_key
 from quants.metrics import Registry
 from quants.redis_server import connect, redis_server
 from quants.risk import AlertCounts, Risk
 from quants.tick import Batch, Symbol, gap, rows_of
+from tests.redises import durable, stopped
 
 AAPL, BTC = SYMBOLS = [Symbol("AAPL", 2, 0), Symbol("BTC", 8, 8)]
 SECOND = 1_000_000_000
@@ -82,32 +78,11 @@ async def test_a_limit_that_changes_is_known_within_one_refresh():
         assert [a["seq"] for a in alerts_in(client)] == ["2"]
 
 
-@contextmanager
-def durable_redis(port, folder):
-    """A Redis that survives kill -9 with all it acknowledged."""
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1"]
-    command += ["--dir", str(folder), "--save", "", "--appendonly", "yes"]
-    command += ["--appendfsync", "always"]
-    with running(command, stdout=subprocess.DEVNULL) as child:
-        deadline = time.monotonic() + 10
-        with connect(f"redis://127.0.0.1:{port}/0") as client:
-            while not answers(client):
-                assert time.monotonic() < deadline, "redis-server did not start"
-            yield child, client
-
-
-def answers(client):
-    try:
-        return client.ping()
-    except (redis.RedisError, OSError):
-        time.sleep(0.01)
-
-
 async def test_alerts_survive_a_kill_of_redis_and_arrive_once_each(tmp_path):
     port = free_port()
     url = f"redis://127.0.0.1:{port}/0"
     with ExitStack() as servers:
-        child, client = servers.enter_context(durable_redis(port, tmp_path))
+        child, client = servers.enter_context(durable(port, tmp_path))
         client.hset(limit_key(AAPL), mapping=LIMITS)
         risk = Risk(SYMBOLS, "s1", url, Registry(), refresh_seconds=0.02)
 
@@ -121,7 +96,7 @@ async def test_alerts_survive_a_kill_of_redis_and_arrive_once_each(tmp_path):
                     child.kill()
                 if seq == 300:
                     await until(lambda: risk.outbox.failures and risk.read_failures)
-                    servers.enter_context(durable_redis(port, tmp_path))
+                    servers.enter_context(durable(port, tmp_path))
             await until(lambda: risk.outbox.delivered.total() == 400)
 
         await risk.run(batches())
@@ -135,16 +110,14 @@ async def test_a_delivery_whose_answer_got_lost_is_not_repeated(tmp_path):
     """SIGSTOP holds the answer back until the client has given up on it."""
     with redis_server() as server, connect(server.url) as client:
         client.hset(limit_key(AAPL), mapping=LIMITS)
-        pid = client.info("server")["process_id"]
         risk = Risk(SYMBOLS, "s1", server.url, Registry())
 
         async def batches():
             yield breach(1, 1)
             await until(lambda: risk.outbox.delivered.total() == 1)
-            os.kill(pid, signal.SIGSTOP)
-            yield breach(2, 2)
-            await until(lambda: risk.outbox.failures)
-            os.kill(pid, signal.SIGCONT)
+            with stopped(client):
+                yield breach(2, 2)
+                await until(lambda: risk.outbox.failures)
             yield breach(3, 3)
             await until(lambda: risk.outbox.delivered.total() == 3)
 
