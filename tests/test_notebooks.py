@@ -209,14 +209,30 @@ async def test_stop_ends_a_ring_and_leaves_nothing(tmp_path: Path):
 # nbval sees what it should ---------------------------------------------------------
 
 
-def nbval(path: Path) -> subprocess.CompletedProcess[str]:
-    """Compare a notebook as `make notebooks` does."""
+def nbval(path: Path, tree: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Compare a notebook as `make notebooks` does, with the `quants` of a tree."""
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q"]
     command += ["-p", "no:cacheprovider", "--nbval-cell-timeout=60", "-c", "/dev/null"]
     command += [f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval.cfg'}", path.name]
     return subprocess.run(
-        command, cwd=path.parent, capture_output=True, encoding="utf-8", check=False
+        command,
+        cwd=path.parent,
+        env=os.environ | {"PYTHONPATH": str(tree)},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
+
+
+def broken(folder: Path, module: str, line: str, wrong: str) -> Path:
+    """A tree in whose `quants` one line of a module is wrong."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "quants", folder / "quants", ignore=ignored)
+    file = folder / "quants" / module
+    source = file.read_text(encoding="utf-8")
+    assert source.count(line) == 1
+    file.write_text(source.replace(line, wrong), encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +264,40 @@ def test_a_change_of_what_is_compared_fails(small: Path, tmp_path: Path, change:
     done = nbval(write(tmp_path / small.name, book))
     assert done.returncode == 1
     assert "1 failed, 2 passed" in done.stdout
+
+
+def test_a_function_that_is_broken_fails(small: Path, tmp_path: Path):
+    tree = broken(tmp_path, "lab/guess.py", "you say {self.value}", "{self.value}")
+    done = nbval(small, tree)
+    assert done.returncode == 1
+    assert "1 failed, 2 passed" in done.stdout
+
+
+@pytest.fixture
+def bell(tmp_path: Path) -> Path:
+    """A copy of notebook 00, as it is committed."""
+    return Path(shutil.copy(NOTEBOOKS[0], tmp_path))
+
+
+@pytest.mark.notebooks
+def test_changes_in_a_real_notebook_fail_each(bell: Path):
+    book = nb.read(bell)
+    compared = [c for c in nb.code_cells(book) if c.outputs and not nb.is_measured(c)]
+    verdict, law = [c for c in compared if c.source.startswith("verdict(")][:2]
+    verdict.outputs[0].text += "and more"
+    law.outputs = []
+    done = nbval(write(bell, book))
+    assert done.returncode == 1
+    assert f"2 failed, {len(nb.code_cells(book)) - 2} passed" in done.stdout
+
+
+@pytest.mark.notebooks
+def test_a_pump_that_miscounts_fails_a_real_notebook(bell: Path, tmp_path: Path):
+    counts = "self._processed += self._in_hand"
+    tree = broken(tmp_path, "channel.py", counts, "self._processed += 1")
+    done = nbval(bell, tree)
+    assert done.returncode == 1
+    assert "REFUTED: " in done.stdout
 
 
 def test_a_stripped_notebook_is_not_tidy(small: Path, tmp_path: Path):
