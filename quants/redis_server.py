@@ -38,9 +38,7 @@ class RedisServer(NamedTuple):
     ours: bool
 
 
-def connect(
-    url: str, timeout: float = 1.0, protocol: int | None = None
-) -> redis.Redis:
+def connect(url: str, timeout: float = 1.0, protocol: int | None = None) -> redis.Redis:
     """A client that fails within `timeout` seconds; its caller decides to retry."""
     return redis.Redis.from_url(
         url,

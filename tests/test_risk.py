@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack
+from typing import Any
 
 import psutil
 import pytest
@@ -19,7 +20,11 @@ AAPL, BTC = SYMBOLS = [Symbol("AAPL", 2, 0), Symbol("BTC", 8, 8)]
 SECOND = 1_000_000_000
 START = 1_767_364_200 * SECOND
 NO_REDIS = "redis://127.0.0.1:1/0"
-LIMITS = {"price_low": "180.00", "price_high": "190.00", "notional": "18000.00"}
+LIMITS: dict[Any, Any] = {
+    "price_low": "180.00",
+    "price_high": "190.00",
+    "notional": "18000.00",
+}
 
 
 def batch(ticks, first_seq=1):

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
 from quants.host import free_port
-from quants.limits import FIELDS, limit_key
+from quants.limits import FIELDS, Answer, limit_key
 from quants.redis_server import connect, redis_server
 from quants.tick import Symbol
 from quants.tracking import Tracker
@@ -21,7 +22,8 @@ class Told:
     """What a tracker has told the loop."""
 
     def __init__(self, url):
-        self.answers, self.losses = [], 0
+        self.answers: list[Sequence[Answer]] = []
+        self.losses = 0
         self.tracker = Tracker(url, SYMBOLS, self.answers.append, self.lose)
 
     def lose(self):
