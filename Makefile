@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# The ipykernels that readers may have, beside the one in requirements.txt.
+IPYKERNELS ?= 6.31.0 7.0.1 7.3.0
 # Exact versions; the weekly check passes "--upgrade -e .[lab]", the newest ones.
 INSTALL ?= -r requirements.txt
 
@@ -16,7 +18,7 @@ READER := $(VENV)/.reader
 DEVELOPER := $(VENV)/.developer
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help run lab test long lint types bench verdicts notebooks browser clean
+.PHONY: help run lab test long lint types bench verdicts notebooks compare kernels browser clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -34,8 +36,10 @@ long: $(DEVELOPER)  ## All tests, also under the interpreters in QUANTS_PYTHONS
 	$(BIN)/python -m pytest -m "not browser" --faults=benchmarks/faults.md $(ARGS)
 	@set -e; for python in $(QUANTS_PYTHONS); do \
 	    tag=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2] + sys.abiflags)'); \
-	    $(MAKE) test PYTHON=$$python VENV=.venv-$$tag; \
+	    $(MAKE) test compare PYTHON=$$python VENV=.venv-$$tag; \
 	done
+	@test -n "$(QUANTS_PYTHONS)" || echo "QUANTS_PYTHONS names no interpreter: no other ran tests and notebooks"
+	$(MAKE) kernels
 
 lint: $(DEVELOPER)  ## Rules and layout, by ruff
 	$(BIN)/python -m ruff check .
@@ -50,9 +54,24 @@ bench: $(DEVELOPER)  ## The claims about speed, measured here
 verdicts: $(READER)  ## The verdicts on threads and processes, 20 times, some 4 minutes
 	$(BIN)/python -m benchmarks.verdicts $(ARGS)
 
-notebooks: $(DEVELOPER)  ## Every notebook runs and shows what is committed
-	$(BIN)/python -m pytest $(NBVAL) -p no:cacheprovider notebooks/ $(ARGS)
+notebooks: compare  ## Every notebook runs, also twice, and shows what is committed
 	$(BIN)/python -m pytest -m notebooks -n 2 tests/test_notebooks.py
+
+compare: $(DEVELOPER)  ## Every notebook shows what is committed: strict nbval alone
+	$(BIN)/python -m pytest $(NBVAL) -p no:cacheprovider notebooks/ $(ARGS)
+
+kernels: $(DEVELOPER)  ## What a page does to a widget, on the kernels in IPYKERNELS
+	@set -e; kernels=; for version in $(IPYKERNELS); do \
+	    venv=$(CURDIR)/.venv-ipykernel-$$version; \
+	    test -f $$venv/.ready || { \
+	        $(PYTHON) -m venv $$venv; \
+	        $$venv/bin/python -m pip install --quiet -r requirements.txt; \
+	        $$venv/bin/python -m pip install --quiet ipykernel==$$version; \
+	        touch $$venv/.ready; \
+	    }; \
+	    kernels="$$kernels $$venv/bin/python"; \
+	done; \
+	QUANTS_KERNELS="$$kernels" $(BIN)/python -m pytest -rs tests/test_kernels.py $(ARGS)
 
 browser: $(DEVELOPER)  ## The notebooks and the live page in a real Chromium
 	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
