@@ -68,6 +68,18 @@ async def test_a_heartbeat_counts_every_beat_that_a_stall_delays():
     assert dues == sorted({*dues})
 
 
+async def test_all_beats_of_a_stall_come_before_the_next_one():
+    heart = Heart()
+    beating = asyncio.create_task(heart.run())
+    await asyncio.sleep(0.02)
+    before = len(heart.beats)
+    time.sleep(0.2)  # noqa: ASYNC251 - the stall
+    for _ in range(3):  # turns of the loop, which another stall could follow
+        await asyncio.sleep(0)
+    beating.cancel()
+    assert len(heart.beats) - before >= 19
+
+
 async def test_ticks_arrive_once_each_in_order():
     arriving, seen = Arriving(20_000, 200), 0
     async for batch in arriving:

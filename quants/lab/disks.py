@@ -15,7 +15,6 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from quants.disk import Sync, sync_to_disk
 from quants.frame import MAX_ROWS, ticks_frame
-from quants.histogram import seconds_text
 from quants.lab.session import end, session
 from quants.market import Market
 from quants.metrics import Registry
@@ -107,11 +106,14 @@ class Heart:
 
     async def run(self) -> None:
         """Beat until cancelled; what a stall delays comes right after it."""
-        began = due = time.monotonic()
+        began = time.monotonic()
+        due = began + BEAT_SECONDS
         while True:
-            due += BEAT_SECONDS
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            self.beats.append(Beat(due - began, time.monotonic() - due))
+            now = time.monotonic()
+            while due <= now:  # all at once: another stall may follow
+                self.beats.append(Beat(due - began, now - due))
+                due += BEAT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,11 @@ class Logged:
         return max(beat.late for beat in self.beats)
 
     def __repr__(self) -> str:
-        late, worst = seconds_text(self.median_late), seconds_text(self.latest)
         return (
             f"{self.way}: {self.ticks:,} ticks with {self.syncs:,} confirmations, "
-            f"{self.ticks / self.seconds:,.0f} ticks/s; heartbeats {late} late in the "
-            f"median, {worst} at worst."
+            f"{self.ticks / self.seconds:,.0f} ticks/s; heartbeats "
+            f"{1e3 * self.median_late:,.1f} ms late in the median, "
+            f"{1e3 * self.latest:,.1f} ms at worst."
         )
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import median
 
 from quants.disk import Sync, sync_to_disk
-from quants.histogram import seconds_text
 from quants.lab.charts import Chart
 from quants.lab.claims import Claim
 from quants.lab.disks import SLOW_SECONDS, Logged, slow_sync
@@ -37,11 +36,11 @@ class Probe:
         return median(self.seconds)
 
     def __repr__(self) -> str:
-        typical, worst = seconds_text(self.median), seconds_text(max(self.seconds))
+        each = self.median, max(self.seconds), SLOW_SECONDS
+        typical, worst, scripted = (f"{1e3 * seconds:.3g} ms" for seconds in each)
         return (
             f"This disk confirms a tick in {typical}, the slowest of "
-            f"{len(self.seconds)} took {worst}; the scripted one takes "
-            f"{seconds_text(SLOW_SECONDS)}."
+            f"{len(self.seconds)} took {worst}; the scripted one takes {scripted}."
         )
 
 
@@ -91,7 +90,7 @@ class Sizes:
             "for the scripted disk and for your own, each with the line of one "
             "confirmation shared by all, beside the budget of 20 microseconds.",
         )  # fmt: skip
-        axes = chart.panel("ticks in a group (ticks)", "cost of a tick (µs)", log="xy")
+        axes = chart.panel("group (ticks)", "cost of a tick (µs)", log="xy")
         for seconds, colour in ((self.scripted, VERMILION), (self.own, BLUE)):
             shared = [seconds[1] * 1e6 / n for n in GROUPS]
             axes.plot(GROUPS, shared, "--", color=GREY, linewidth=1)

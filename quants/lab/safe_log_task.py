@@ -10,11 +10,12 @@ from quants.lab.exercise import Answer, Case, Exercise
 
 
 def safe_log(path: Path, seal: Seal) -> BinaryIO:
-    """Open a log, new or old, for batches of which a kill takes at most one.
+    """Open a log, new or old, and return its file, to go on at the end.
 
-    Whole batches stay, a torn end goes; what is written later has no buffer.
-    seal.on(batch) puts a length and a checksum before a batch;
-    seal.off(data) is the list of whole batches, up to a torn one.
+    Whole batches in it stay, a torn one at the end goes. No buffer: what
+    file.write(seal.on(batch)) is given must outlive a kill right after it.
+    seal.on(batch) is the batch with its length and a checksum before it;
+    seal.off(data) is the list of whole batches in data, up to a torn one.
     """
     file = open(path, "a+b", buffering=0)  # noqa: SIM115 - who asked closes it
     file.seek(0)

@@ -27,7 +27,8 @@ class StallPicture(Chart):
         super().__init__(
             "A heartbeat, and a log on the same loop", n="n = 0 beats", panels=2,
             alt="Two panels over time. Left: how late each heartbeat of the loop came, "
-            "logarithmic. Right: ticks that arrived and ticks that the disk confirmed.",
+            "logarithmic. Right: ticks that arrived and ticks that the disk confirmed, "
+            "a dot wherever the picture could look.",
         )  # fmt: skip
         left = self.panel("time (s)", "heartbeat late by (ms)", log="y")
         right = self.panel("time (s)", "ticks (number)")
@@ -38,8 +39,8 @@ class StallPicture(Chart):
         for axes in (left, right):
             axes.set_xlim(0, seconds)
         (self.late,) = left.plot([], [], ".", color=VERMILION, markersize=4)
-        (self.arrived,) = right.plot([], [], "--", color=GREY)
-        (self.confirmed,) = right.plot([], [], color=BLUE, linewidth=2)
+        (self.arrived,) = right.plot([], [], ".--", color=GREY, markersize=4)
+        (self.confirmed,) = right.plot([], [], ".-", color=BLUE, markersize=7)
         self.key(["- - arrived", "confirmed"], [GREY, BLUE])
 
     def update(
