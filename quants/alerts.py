@@ -11,7 +11,9 @@ import redis
 
 STREAM = "quants:alerts"
 STREAM_LENGTH = 100_000  # about; Redis trims whole nodes
-ID_SECONDS = 3600  # how long a redelivery is recognised
+# How long a redelivery is recognised. An alert can wait in a file until the next
+# run, over a weekend say. An id takes Redis some 100 bytes until then.
+ID_SECONDS = 7 * 24 * 3600
 
 ADD_ONCE = """
 if redis.call('SET', KEYS[1], '', 'NX', 'EX', ARGV[1]) then

@@ -99,25 +99,39 @@ def test_a_url_that_is_no_redis_url_is_a_wrong_option(url):
 
 
 STARTS_AND_WAITS = """
-import sys
+import asyncio, sys, threading
 from quants.redis_server import redis_server
-with redis_server(path=sys.argv[1] if sys.argv[1:] else None) as server:
-    print(server.url, flush=True)
-    sys.stdin.read()
+starting = redis_server(path=sys.argv[1] if sys.argv[1:] else None)
+ASK
+print(server.url, flush=True)
+sys.stdin.read()
 """
+ASKERS = {
+    "the main thread": "server = starting.__enter__()",
+    "a thread that ends": """
+found = []
+asker = threading.Thread(target=lambda: found.append(starting.__enter__()))
+asker.start()
+asker.join()
+server, = found
+""",
+    "asyncio.to_thread": "server = asyncio.run(asyncio.to_thread(starting.__enter__))",
+}
 
 
 @linux_only
+@pytest.mark.parametrize("asker", ASKERS)
 @pytest.mark.parametrize("path", [[], [NOWHERE]], ids=["redis-server", "fakeredis"])
-def test_our_redis_dies_with_a_parent_that_is_killed(path):
-    command = [sys.executable, "-c", STARTS_AND_WAITS, *path]
+def test_our_redis_dies_with_a_parent_that_is_killed(path, asker):
+    program = STARTS_AND_WAITS.replace("ASK", ASKERS[asker])
+    command = [sys.executable, "-c", program, *path]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline().startswith("redis://")
         (child,) = psutil.Process(parent.pid).children()
         parent.kill()
-    assert gone(child.pid)
+    assert gone(child.pid, seconds=3)
 
 
 @linux_only
