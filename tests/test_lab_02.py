@@ -112,13 +112,17 @@ def test_shares_of_a_total_leave_the_rest():
     assert profilers.shares(Counter()) == dict.fromkeys(notionals.PARTS, 0.0)
 
 
+def test_seconds_that_overrun_their_total_are_still_the_whole():
+    assert sum(profilers.shares({"waiting": 5.0}, 4.0).values()) == 1.0
+
+
 # prices ----------------------------------------------------------------------------
 
 
 async def test_a_bill_has_every_item_and_ends_its_loops():
     bill = await prices.bill(rounds=3)
     assert all(bill.us[item] > 0 for items in prices.BILLS.values() for item in items)
-    assert bill.total("debug") > bill.us["task, debug"]
+    assert bill.total("debug mode") > bill.us["task, debug"]
     assert "its budget is 20 µs" in repr(bill)
     bill.picture().png()
 

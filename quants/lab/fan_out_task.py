@@ -94,14 +94,14 @@ class Line(AsyncIterator[Batch]):
 
 
 async def fan_out(batches: AsyncIterable[Batch], lines: Sequence[Line]) -> None:
-    """Put each batch into each line; at the end close the lines.
+    """line.put(batch) for each batch and line; at the end line.close().
 
-    A line that is line.full acts by its line.policy:
-
+    A line that is line.full acts first, by its line.policy:
     block        await line.room()
     drop_oldest  line.queue.popleft() goes; its ticks count in line.dropped
-    conflate     line.merge(batch) is put in place of the batch; the ticks
-                 that vanish count in line.conflated; see line.queued
+    conflate     line.merge(batch) empties the queue into one batch: put
+                 that; the ticks that vanish count in line.conflated
+    In ticks: len(batch), and line.queued for all that the line holds.
     """
     async for batch in batches:
         for line in lines:

@@ -15,7 +15,16 @@ from quants.lab.claims import Claim
 
 SECONDS = 20.0  # for all of it
 
-NESTED = """
+FUNCTIONS = """\
+def first():
+    order.append("the first begins")
+    loop.run_until_complete(asyncio.sleep(0))
+    order.append("the first ends")
+
+loop.call_soon(first)
+loop.call_soon(order.append, "the second runs")"""
+
+NESTED = f"""
 import asyncio, json, nest_asyncio, time
 
 async def nothing(): pass
@@ -33,13 +42,7 @@ loop, order = asyncio.new_event_loop(), []
 plain = cost(loop)
 nest_asyncio.apply(loop)
 
-def first():
-    order.append("the first begins")
-    loop.run_until_complete(asyncio.sleep(0))
-    order.append("the first ends")
-
-loop.call_soon(first)
-loop.call_soon(order.append, "the second runs")
+{FUNCTIONS}
 loop.run_until_complete(asyncio.sleep(0.01))
 print(json.dumps([asyncio.Task.__module__, plain, cost(loop), order]))
 """
@@ -64,7 +67,7 @@ class Nested:
         return (
             f"{', '.join(self.order)}; a task took {self.plain_us:.1f} µs before "
             f"and {self.nested_us:.1f} µs after, {self.nested_us / self.plain_us:.1f} "
-            "times as long."
+            f"times as long, for tasks are made by {self.tasks_from} now."
         )
 
 

@@ -52,7 +52,7 @@ CLAIMS = (
     ),
     Claim(
         "the-slowest-stage-waits",
-        "the stage that gave way computes next to nothing: it waits for an answer",
+        "the stage that gave way is one that awaits somebody, not one that computes",
         "the stage that gave way is one that computes",
         only_waits,
         "no stage gave way, so there is none to judge",

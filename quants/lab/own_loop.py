@@ -174,7 +174,7 @@ def lag_chart(late: Mapping[str, Sequence[float]]) -> Chart:
         "block; on the loop in the thread they are not.",
         height=260,
     )
-    heading = "one dot for each beat that was due (20 a second)"
+    heading = "one dot for each beat that was due (20 a second; left edge: on time)"
     panel = chart.panel("late by (ms, logarithmic)", "", heading, log="x")
     panel.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     scatter = np.random.default_rng(1)

@@ -203,7 +203,7 @@ def budget_text(stage: str | None, held: float, limit: float) -> str:
     if stage is None:
         return f"inside the budget: {number_text(held)} of {number_text(limit)} µs"
     budgets = f"{held / limit:,.0f} budgets"
-    return f"{stage} gives way: a tick is held for {number_text(held)} µs, {budgets}"
+    return f"{stage} gives way: {number_text(held)} µs a tick, {budgets}"
 
 
 def done_per_second(readings: Sequence[Reading]) -> list[float]:
@@ -258,6 +258,7 @@ class StagesPicture(Picture):
         label = f" budget {number_text(budget_us(rate))} µs"
         axes.text(budget_us(rate), len(STAGES) - 0.5, label, fontsize=9, color=INK)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda number, _: f"{number:g}")
         axes.set_xlabel("time a stage holds a tick (µs, logarithmic)", fontsize=9)
         axes.set_yticks(range(len(STAGES)), reversed(STAGES))
         axes.set_ylabel("stage ( )").set_visible(False)

@@ -131,8 +131,8 @@ def part_of_stack(stack: Stack) -> str:
 
 
 def shares(amounts: Mapping[str, float], total: float | None = None) -> Shares:
-    """Amounts as shares of their sum; of a total, what is missing is the rest."""
-    whole = total or sum(amounts.values()) or 1.0
+    """Amounts as shares of their sum, or of a total that is more than they are."""
+    whole = max(total or 0.0, sum(amounts.values())) or 1.0
     found = {part: amounts.get(part, 0.0) / whole for part in PARTS[:3]}
     return found | {"the rest": max(0.0, 1.0 - sum(found.values())) if amounts else 0.0}
 
@@ -149,8 +149,8 @@ def look_chart(look: Look) -> Chart:
     """Four bars of the same length, cut into the parts."""
     signal, thread = look.samples
     chart = Chart(
-        "The same seconds",
-        n=f"n = {signal} and {thread} samples",
+        "One program, seen four times",
+        n=f"n = {signal} signal and {thread} thread samples",
         alt="Four stacked bars: how the time is shared out by the stopwatch, by a "
         "sampler that a signal calls, by cProfile, and by a sampler on a thread. The "
         "signal's is like the stopwatch's; cProfile's gives most to the many small "
@@ -217,8 +217,8 @@ CLAIMS = (
     ),
     Claim(
         "cprofile-shows-waiting-as-poll",
-        "the time that a coroutine awaits is told of the selector, not of the sleep",
-        "the time that a coroutine awaits is told of the coroutine",
+        "cProfile books the time of a sleep under the loop's poll, not under the sleep",
+        "cProfile books the time of a sleep under the sleep",
         loses_the_waits,
     ),
     Claim(

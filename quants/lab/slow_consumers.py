@@ -221,7 +221,7 @@ CLAIMS = (
     ),
     Claim(
         "waiting-only-moves-the-queue",
-        "where the sender waits the memory is safe, and the ticks get as old",
+        "where the sender waits the ticks get old as well",
         "where the sender waits the ticks stay young",
         only_moves_the_queue,
         "the consumer was not too slow, so nothing had to wait",

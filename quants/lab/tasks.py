@@ -179,7 +179,7 @@ def still(way: Callable[..., Work], prices: Prices) -> Chart:
     end_of_it = max(died, prices.drawn)
     panel.plot([died, end_of_it], [last, last], "--", color=VERMILION, linewidth=1.8)
     if prices.drawn_since > 1:
-        text = f"{prices.drawn_since} frames of a price that is none"
+        text = f"{prices.drawn_since} frames of an old price"
         panel.annotate(text, ((died + end_of_it) / 2, last), (0, 6), color=VERMILION,
                        fontsize=9, ha="center", textcoords="offset points")  # fmt: skip
     return chart
