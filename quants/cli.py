@@ -11,12 +11,14 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
+from quants.alert_commands import alerts
 from quants.bench import bench
 from quants.commands import export_log, verify
 from quants.debug import debug_records
 from quants.doctor import doctor
 from quants.errors import SettingsError, our_own
 from quants.host import stop_signals
+from quants.limit_commands import limits
 from quants.outfile import whole_file
 from quants.pipeline import Pipeline
 from quants.report import report_of, summary_of
@@ -39,6 +41,8 @@ main.add_command(verify)
 main.add_command(export_log)
 main.add_command(feed)
 main.add_command(replay)
+main.add_command(limits)
+main.add_command(alerts)
 main.add_command(doctor)
 main.add_command(bench)
 

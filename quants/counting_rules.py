@@ -75,7 +75,8 @@ class Exposure(CountingRule):
     def __init__(self, limits: Limits) -> None:
         self.symbols, self.limits = limits.symbols, limits.bounds["exposure"]
         self.recent = RecentSums(len(limits.symbols))
-        self._spent = np.zeros(len(limits.symbols))  # of this second, or more
+        self._spent = np.zeros(len(limits.symbols))  # in this second, at the most
+        self._before = list[int]()  # the sums before the last piece that was suspect
         self.fit()
 
     def broken(self, piece: Piece) -> Indices:
@@ -93,7 +94,7 @@ class Exposure(CountingRule):
         return found
 
     def _exactly(self, piece: Piece, suspects: Mask, never_back: bool) -> Indices:
-        before = self.recent.price_sizes()
+        self._before = before = self.recent.price_sizes()
         over = np.array([never_back and self._is_over(*b) for b in enumerate(before)])
         found = [over[piece.symbol].nonzero()[0]]  # all the ticks of these
         for index in (suspects & ~over).nonzero()[0].tolist():
@@ -107,11 +108,11 @@ class Exposure(CountingRule):
         return limit is not None and price_size > limit
 
     def texts(self, piece: Piece, i: int) -> tuple[str, str]:
-        """The sum up to a tick, which is all so far but what came after it."""
+        """The sum so far, with the tick itself."""
         index = int(piece.symbol[i])
         symbol, limit = self.symbols[index], self.limits[index] or 0
-        later = (piece.symbol[i + 1 :] == index).nonzero()[0] + i + 1
-        so_far = self.recent.price_sizes()[index] - sum(products(piece, later))
+        at = (piece.symbol[: i + 1] == index).nonzero()[0]
+        so_far = self._before[index] + sum(products(piece, at))
         decimals = symbol.price_decimals + symbol.size_decimals
         return to_text(so_far, decimals), to_text(limit, decimals)
 

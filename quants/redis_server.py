@@ -108,7 +108,8 @@ def _own_server(program: str, folder: Path | None) -> Iterator[RedisServer]:
             command += ["--dir", data, "--save", "", "--appendonly", "no"]
             with running(command, stdout=subprocess.DEVNULL) as child:
                 if _answers(url := f"redis://127.0.0.1:{port}/0", child):
-                    yield RedisServer(url, f"{program} of our own on port {port}", True)
+                    how = f"{program} of our own on port {port}, {url}"
+                    yield RedisServer(url, how, ours=True)
                     return
     raise EnvironmentFault(
         f"{program} did not start on any of {PORTS_TO_TRY} free ports of 127.0.0.1; "
@@ -139,8 +140,10 @@ def _stand_in() -> Iterator[RedisServer]:
                 "the fakeredis stand-in did not start: install redis-server, or "
                 "name one that runs by --redis-url"
             )
-        how = f"no {' or '.join(PROGRAMS)} on PATH: fakeredis stands in on port {port}"
-        yield RedisServer(f"redis://127.0.0.1:{port}/0", how, ours=True)
+        url = f"redis://127.0.0.1:{port}/0"
+        missing = f"no {' or '.join(PROGRAMS)} on PATH"
+        how = f"{missing}: fakeredis stands in on port {port}, {url}"
+        yield RedisServer(url, how, ours=True)
 
 
 def serve_stand_in() -> None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from quants.gate import NEVER_NS, Indices, first
+from quants.gate import NEVER_NS, Indices, Times, first
 from quants.kernels import NumpyKernel
 from quants.sums import Part, RunningSums
 from quants.tick import Rows
@@ -43,14 +43,20 @@ class Seconds:
         """Each piece that lies within one second, and which second that is."""
         time_ns, start = ticks.rows["time_ns"], 0
         while start < len(time_ns):
-            begin, rest = self.now * SECOND_NS, time_ns[start:]
-            leaves = (rest >= begin + SECOND_NS) | (rest < begin - REACH_NS)
-            stop = start + first(leaves)
+            stop = start + self._staying(time_ns[start:])
             if stop == start:
-                self.now = int(rest[0]) // SECOND_NS
+                self.now = int(time_ns[start]) // SECOND_NS
             else:
                 yield self.now, ticks.cut(start, stop)
             start = stop
+
+    def _staying(self, time_ns: Times) -> int:
+        """How many of these ticks come before one that leaves the second."""
+        earliest = self.now * SECOND_NS - REACH_NS
+        end = self.now * SECOND_NS + SECOND_NS
+        if earliest <= time_ns.min() and time_ns.max() < end:  # nearly always
+            return len(time_ns)
+        return first((time_ns < earliest) | (time_ns >= end))
 
 
 class RecentSums:

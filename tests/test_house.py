@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 # The empty name is quants/__init__.py, the public names.
 HOUSE = (
     {"__main__"},
-    {"cli", "commands", "serve"},
+    {"cli", "commands", "serve", "limit_commands", "alert_commands"},
     {"lab"},
     {""},
     {
