@@ -162,11 +162,17 @@ def test_the_picture_of_a_race_moves_on_and_ends_whole():
     assert picture.undescribed() == []
 
 
+def test_a_turn_that_the_system_interrupts_is_still_one():
+    rows = [[(0.0, 1.0), (1.5, 2.0), (5.0, 6.0)], [(2.0, 5.0)]]
+    assert turns_taken.turns(rows) == [2.0, 3.0, 1.0]
+
+
 async def test_two_threads_never_run_at_once_with_a_gil():
     found = await who_ran()
     if gil_enabled():
         assert overlap(*found.threads) < 0.1
         assert sum(map(len, found.threads)) >= 4
+    assert repr(found).endswith("the switch interval is 5 ms.")
     assert found.picture().undescribed() == []
 
 

@@ -63,8 +63,9 @@ class Lost:
 
     def __repr__(self) -> str:
         return (
-            f"Of {self.made:,} updates `total += 1` lost {self.in_place:,}, "
-            f"`total = f(total)` lost {self.by_call:,}: {self.by_call / self.made:.0%}."
+            f"Of {self.made:,} updates each, `total += 1` lost {self.in_place:,}, "
+            f"`total = plus_one(total)` lost {self.by_call:,}: "
+            f"{self.by_call / self.made:.0%}."
         )
 
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from multiprocessing.connection import Connection
+from statistics import median
 from typing import Any
 
 from quants.errors import EnvironmentFault
@@ -57,11 +58,12 @@ class WhoRan:
     gil: bool
 
     def __repr__(self) -> str:
-        turns = sum(map(len, self.threads))
+        took = turns(self.threads)
         return (
-            f"Two threads took {turns} turns and ran at once in "
+            f"Two threads took {len(took)} turns and ran at once in "
             f"{overlap(*self.threads):.0%} of their time, two processes in "
-            f"{overlap(*self.processes):.0%}."
+            f"{overlap(*self.processes):.0%}. A turn took {1e3 * median(took):.1f} ms "
+            f"in the median; the switch interval is {1e3 * TURN_SECONDS:g} ms."
         )
 
     def picture(self) -> Chart:
@@ -171,6 +173,13 @@ def spans(track: Track) -> list[Span]:
             start = found.pop()[0]
         found.append((start, end))
     return found
+
+
+def turns(rows: Sequence[list[Span]]) -> list[float]:
+    """Seconds of each turn: of a worker's bars, up to another one's next."""
+    bars = sorted((*span, who) for who, row in enumerate(rows) for span in row)
+    groups = [[*group] for _, group in groupby(bars, lambda bar: bar[2])]
+    return [group[-1][1] - group[0][0] for group in groups]
 
 
 def overlap(first: Sequence[Span], second: Sequence[Span]) -> float:
