@@ -156,6 +156,7 @@ async def test_a_tick_alone_is_mostly_wrapping():
     found = await crossing.parcels()
     assert [each.ticks for each in found.all] == [*BATCHES]
     assert found.all[0].bytes > 5 * ROW.itemsize
+    assert f"alone it takes {found.all[0].bytes:,} bytes" in repr(found)
     assert found.picture().undescribed() == []
 
 

@@ -149,9 +149,9 @@ class Parcels:
         one, many = self.all[0], self.all[-1]
         each = many.bytes / many.ticks, many.microseconds / many.ticks
         return (
-            f"A tick has {ROW.itemsize} bytes. Sent alone it takes {one.bytes:,} and "
-            f"{one.microseconds:.1f} µs; among {many.ticks:,}, {each[0]:.1f} and "
-            f"{each[1]:.3f} µs."
+            f"A tick has {ROW.itemsize} bytes. Pickled alone it takes {one.bytes:,} "
+            f"bytes and {one.microseconds:.1f} µs to pack and unpack; among "
+            f"{many.ticks:,}, {each[0]:.1f} bytes and {each[1]:.3f} µs."
         )
 
     def picture(self) -> Chart:

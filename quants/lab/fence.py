@@ -76,6 +76,7 @@ class Climbed:
         )
         rate = chart.panel("batch (ticks)", "summed (million ticks/s)", log="xy")
         cost = chart.panel("batch (ticks)", "CPU here (µs a tick)", log="xy")
+        rate.margins(y=0.12)  # room for a ring
         for engine, colour in COLOURS.items():
             self._draw(rate, cost, engine, colour)
         cost.axhline(BUDGET_US, color=INK, linewidth=1.5)
@@ -151,8 +152,8 @@ class Tried:
         below, above = self.ratios
         return (
             f"{self.engine}: from {self.chosen:,} ticks on. With a quarter of them, "
-            f"to hand over costs {below:.1f}x what to sum does; with four times as "
-            f"many {above:.1f}x."
+            f"handing over costs {below:.1f}x what summing does; with four times as "
+            f"many, {above:.1f}x."
         )
 
 
