@@ -26,6 +26,7 @@ NAMES = (
     "cores",
     "scrapes",
     "latency",
+    "risk",
     "endurance",
 )
 PACKAGES = ("numpy", "aiohttp", "picows", "msgspec", "redis", "uvloop")
