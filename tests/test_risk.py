@@ -1,18 +1,23 @@
 """The risk stage beside a real Redis that is changed, killed and stopped."""
 
 import asyncio
+import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import psutil
 import pytest
 
-from quants.alerts import STREAM
+from quants.alerts import STREAM, Alert
+from quants.breaker import State
 from quants.host import free_port
 from quants.limits import limit_key
 from quants.metrics import Registry
+from quants.outages import alert_losses, outage_lines, redis_of
+from quants.outbox import Outbox
 from quants.redis_server import connect, redis_server
-from quants.risk import AlertCounts, Risk
+from quants.risk import AlertCounts, Risk, calls_per_second
 from quants.tick import Batch, Symbol, gap, rows_of
 from tests.redises import durable, stopped
 
@@ -168,3 +173,111 @@ async def test_an_error_of_the_feed_ends_the_stage_and_its_tasks():
             await risk.run(broken())
     assert fault.group_contains(ValueError, match="the feed is broken")
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+# ---- limits in force
+
+
+async def test_the_age_of_a_limit_when_it_comes_into_force_is_recorded():
+    """But not of one that was there before us, nor of one that says nothing."""
+    with redis_server() as server, connect(server.url) as client:
+        client.hset(limit_key(AAPL), mapping=LIMITS | {"set_ns": 1})
+        risk = Risk(SYMBOLS, "s1", server.url, Registry())
+
+        async def batches():
+            yield breach(0, 2)
+            await until(lambda: risk.tracker.tracked)
+            for high, more in (("191", {}), ("192", {"set_ns": time.time_ns()})):
+                client.hset(limit_key(AAPL), mapping={"price_high": high, **more})
+                exact = int(high) * 100
+                await until(lambda: risk.rules.limits.high[0] == exact)  # noqa: B023
+
+        await risk.run(batches())
+    assert (risk.staleness.count, risk.staleness.negative) == (1, 0)
+    assert 0 < risk.staleness.maximum < 20
+
+
+async def test_a_poll_does_not_undo_what_the_tracker_knows_by_now(monkeypatch):
+    """Its answer comes late: it was read before the change."""
+    old, new = [list(LIMITS.values()), ()], [["1.00", "2.00", *"1" * 7], ()]
+    risk = Risk(SYMBOLS, "s1", NO_REDIS, Registry())
+
+    async def call(function, symbols):
+        risk.tracker._hear(new)
+        return old
+
+    monkeypatch.setattr(risk.redis, "call", call)
+    await risk._poll()
+    assert risk.rules.limits.high[0] == 200
+
+
+async def test_where_limits_cannot_be_tracked_they_are_polled():
+    with redis_server(path="") as server, connect(server.url) as client:
+        registry = Registry()
+        risk = Risk(SYMBOLS, "s1", server.url, registry, refresh_seconds=0.01)
+
+        async def batches():
+            await until(lambda: risk.tracker.refused)
+            client.hset(limit_key(AAPL), mapping=LIMITS)
+            await until(lambda: risk.rules.limits.high[0] == 19000)
+            yield breach(1, 2)
+
+        await risk.run(batches())
+        assert [a["seq"] for a in alerts_in(client)] == ["2"]
+    assert "quants_limits_tracked 0.0" in registry.exposition()[0].decode()
+
+
+async def test_a_feed_that_falls_silent_is_an_alert_by_the_clock():
+    """Ticks cannot tell: there are none. The clock jumps, we do not wait."""
+    now = [100.0]
+    with redis_server() as server, connect(server.url) as client:
+        client.hset(limit_key(AAPL), "stale_seconds", "5")
+        registry = Registry()
+        risk = Risk(SYMBOLS, "s1", server.url, registry, clock=lambda: now[0])
+
+        async def batches():
+            yield breach(0, 2)
+            await asyncio.sleep(0)
+            now[0] += 60
+            await until(lambda: risk.outbox.delivered["stale"])
+
+        await risk.run(batches())
+        (alert,) = alerts_in(client)
+    assert (alert["rule"], alert["symbol"], alert["seq"]) == ("stale", "AAPL", "2")
+
+
+async def test_an_outage_that_the_tracker_sees_ends_when_it_finds_redis_again():
+    """No poll, no alert: nobody else asks."""
+    risk = Risk(SYMBOLS, "s1", NO_REDIS, Registry())
+    states = []
+    for tell in (risk._lose, risk._lose, partial(risk._hear, [(), ()])):
+        tell()
+        states.append(risk.redis.breaker.state)
+    assert states == [State.CLOSED, State.OPEN, State.CLOSED]
+
+
+# ---- what is told
+
+
+@pytest.mark.parametrize(
+    ("symbols", "cooldown", "refresh", "expected"),
+    [(8, 1.0, 1.0, 9.0), (8, 0.5, 2.0, 16.5), (1, 0.0, 1.0, 1001.0)],
+)
+def test_each_symbol_may_need_a_call_per_cooldown(symbols, cooldown, refresh, expected):
+    assert calls_per_second(symbols, cooldown, refresh) == expected
+
+
+def test_alerts_that_nobody_can_deliver_any_more_are_a_problem(tmp_path):
+    outbox = Outbox(capacity=1, path=tmp_path / "gone" / "outbox.jsonl")
+    with outbox:
+        outbox.put(
+            [Alert(f"s1:{seq}:gap", "gap", "*", seq, 0, "1", "0") for seq in (1, 2)]
+        )
+    full, unwritten = alert_losses(outbox)
+    assert full == "1 alerts are lost: 1 waited already"
+    assert unwritten.startswith(f"1 alerts are lost: {tmp_path}/gone/outbox.jsonl: No")
+
+
+def test_a_quiet_run_says_nothing_of_outages():
+    risk = Risk(SYMBOLS, "s1", NO_REDIS, Registry())
+    assert list(outage_lines(redis_of(risk))) == []
