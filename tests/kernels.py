@@ -33,7 +33,8 @@ class Page:
     @property
     def hands_over(self) -> bool:
         """Whether this kernel calls back while a cell awaits."""
-        return self.subshell is not None or self.version >= "7.4"
+        release = [int(part) for part in self.version.split(".")[:2]]
+        return self.subshell is not None or release >= [7, 4]
 
     async def listen(self) -> None:
         while True:
