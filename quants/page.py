@@ -103,8 +103,12 @@ def histogram_of(histogram: Histogram) -> Shown:
 
 
 def alerts_of(risk: Risk) -> Shown:
-    """What each rule raised, what waits or is lost, and the last few."""
+    """What each rule raised, what waits or is lost, and the last few.
+
+    `redis` is the state of its breaker: closed while it answers.
+    """
     return {
+        "redis": risk.redis.breaker.state.name.lower(),
         "rules": {rule: asdict(counts) for rule, counts in risk.summary().items()},
         "waiting": len(risk.outbox),
         "lost": risk.outbox.lost,

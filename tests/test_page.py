@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from quants import page
+from quants.alerts import Alert
 from quants.page import shown
 from quants.pipeline import Pipeline
 from quants.report import Report, report_of
@@ -74,6 +75,18 @@ async def test_a_loss_is_told(settings: Settings):
     assert (look["gaps"], look["gap_ticks"], look["duplicates"]) == (2, 300, 4)
     assert look["consumers"]["vwap"]["dropped"] == 5
     assert look["engine"]["set_aside_ticks"] == 5
+
+
+async def test_an_outage_of_redis_is_shown_with_what_waits(settings: Settings):
+    pipeline = Pipeline(settings)
+    await pipeline.run()
+    alerts = shown(pipeline)["alerts"]
+    assert (alerts["redis"], alerts["waiting"]) == ("closed", 0)
+    pipeline.risk.redis.breaker.failed()
+    pipeline.risk.redis.breaker.failed()
+    pipeline.risk.outbox.put([Alert("s:1:gap", "gap", "*", 1, 0, "1", "0")])
+    alerts = shown(pipeline)["alerts"]
+    assert (alerts["redis"], alerts["waiting"]) == ("open", 1)
 
 
 async def test_the_script_reads_only_what_it_is_given(settings: Settings):

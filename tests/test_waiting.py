@@ -100,7 +100,7 @@ async def test_a_deadline_ends_a_call_and_its_thread_stays_held():
     release = threading.Event()
     async with threads(call_seconds=0.01) as waiting:
         with pytest.raises(RedisFault, match=r"no answer within 0\.01 s"):
-            await waiting.call(lambda client, _: release.wait(), None)
+            await waiting.call(lambda client, _: release.wait(10), None)
         assert waiting.in_flight == 1
         release.set()
         await until(lambda: waiting.in_flight == 0)
@@ -110,7 +110,7 @@ async def test_one_call_more_than_threads_is_refused_at_once():
     release = threading.Event()
     async with threads(count=3, call_seconds=20) as waiting:
         calls = [
-            asyncio.create_task(waiting.call(lambda client, i: release.wait(), i))
+            asyncio.create_task(waiting.call(lambda client, i: release.wait(10), i))
             for i in range(3)
         ]
         await until(lambda: waiting.in_flight == 3)
@@ -164,7 +164,7 @@ async def test_a_cancelled_probe_does_not_keep_the_breaker_half_open():
             with pytest.raises(RedisFault):
                 await waiting.call(lose, "gone")
         now[0] += 1
-        probe = asyncio.create_task(waiting.call(lambda c, _: release.wait(), 0))
+        probe = asyncio.create_task(waiting.call(lambda c, _: release.wait(10), 0))
         await until(lambda: waiting.breaker.state is State.HALF_OPEN)
         probe.cancel()
         release.set()
