@@ -41,19 +41,20 @@ def threads_for(calls_per_second: float, seconds_per_call: float) -> int:
     return min(max(math.ceil(waiting / BUSY_SHARE), FEWEST), MOST)
 
 
-def round_trip(client: redis.Redis) -> float:
+def round_trip(url: str, call_seconds: float = CALL_SECONDS) -> float:
     """Seconds that Redis takes to answer, the median of a few; blocking.
 
     A Redis that does not answer counts as one that takes until the deadline.
     """
     seconds = []
-    try:
-        for _ in range(PINGS):
-            start = time.perf_counter()
-            client.ping()
-            seconds.append(time.perf_counter() - start)
-    except (redis.RedisError, OSError):
-        return CALL_SECONDS
+    with connect(url, call_seconds) as client:
+        try:
+            for _ in range(PINGS):
+                start = time.perf_counter()
+                client.ping()
+                seconds.append(time.perf_counter() - start)
+        except (redis.RedisError, OSError):
+            return call_seconds
     return median(seconds)
 
 
@@ -93,9 +94,10 @@ class RedisThreads:
         return f"<RedisThreads {self.in_flight}/{self.threads} held, {self.breaker!r}>"
 
     async def __aenter__(self) -> Self:
-        self._client = connect(self.url, self.call_seconds)
         if self._measures:
-            self._measure(await asyncio.to_thread(round_trip, self._client))
+            took = await asyncio.to_thread(round_trip, self.url, self.call_seconds)
+            self._measure(took)
+        self._client, self._closed = connect(self.url, self.call_seconds), False
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="redis")
         return self
 
@@ -107,6 +109,7 @@ class RedisThreads:
     ) -> None:
         # A thread that still waits for an answer ends by its socket's timeout;
         # the loop does not wait for it.
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
@@ -121,12 +124,21 @@ class RedisThreads:
         """
         self._admit()
         start, loop = self._clock(), asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pool, function, self._client, what)
+        future = loop.run_in_executor(self._pool, self._on_thread, function, what)
         self.in_flight += 1
         future.add_done_callback(self._landed)
         await asyncio.wait([future], timeout=self.call_seconds)
         self.seconds.record(round((self._clock() - start) * 1e9))
         return self._answer(future)
+
+    def _on_thread(
+        self, function: Callable[[redis.Redis, Argument], Result], what: Argument
+    ) -> Result:
+        try:
+            return function(self._client, what)
+        finally:
+            if self._closed:  # meanwhile: this call's connection is a new one
+                self._client.close()
 
     def _admit(self) -> None:
         if self.in_flight >= self.threads:

@@ -66,9 +66,26 @@ def test_threads_follow_littles_law_within_bounds(
 
 
 def test_a_round_trip_is_measured_and_without_redis_it_is_the_deadline():
+    with redis_server() as server:
+        assert 0 < round_trip(server.url) < 1
+    assert round_trip(NO_REDIS) == CALL_SECONDS
+
+
+async def test_a_call_that_ends_after_the_client_leaves_no_connection():
+    closed = threading.Event()
+
+    def late(client, _):
+        closed.wait()
+        client.ping()
+
     with redis_server() as server, connect(server.url) as client:
-        assert 0 < round_trip(client) < 1
-    assert round_trip(connect(NO_REDIS)) == CALL_SECONDS
+        async with threads(server.url) as waiting:
+            call = asyncio.create_task(waiting.call(late, None))
+            await until(lambda: waiting.in_flight)
+            call.cancel()
+        closed.set()
+        await until(lambda: not waiting.in_flight)
+        assert client.info("clients")["connected_clients"] == 1  # this one
 
 
 async def test_the_number_of_threads_is_worked_out_and_explained():
