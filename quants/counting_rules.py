@@ -101,7 +101,7 @@ class Exposure(CountingRule):
             at = (piece.symbol == index).nonzero()[0]
             sums = list(accumulate(products(piece, at), initial=before[index]))[1:]
             found.append(at[[self._is_over(index, now) for now in sums]])
-        return np.sort(np.concatenate(found))
+        return np.concatenate(found)
 
     def _is_over(self, index: int, price_size: int) -> bool:
         limit = self.limits[index]

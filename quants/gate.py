@@ -51,7 +51,7 @@ class Gate:
         Args:
             symbol: of each tick, shape (n,).
             time_ns: event time of each tick, shape (n,).
-            broken: the ticks that break the rule, ascending.
+            broken: the ticks that break the rule, in any order.
             back: says which of some ticks lie inside by the rule's margin; it
                 is asked only where a gate is shut, or shuts.
         """

@@ -103,8 +103,7 @@ class Rules:
 
     def check(self, batch: Batch) -> list[Alert]:
         """The alerts of a batch, in the order of its ticks."""
-        if self.limits.changes != self._fitted:
-            self._fit()
+        self._fit()
         return self._raised(
             self._missing(batch) if batch.is_gap else self._ticks(batch)
         )
@@ -114,6 +113,7 @@ class Rules:
 
         A symbol's silence is an alert once, however often this is asked.
         """
+        self._fit()
         if self._silence is None:
             return []
         now_ns = self._silence.newest_ns() + round(seconds * SECOND_NS)
@@ -185,7 +185,10 @@ class Rules:
 
     def _fit(self) -> None:
         """Begin what a limit was set for, end what has none any more."""
-        limits, self._fitted = self.limits, self.limits.changes
+        limits = self.limits
+        if limits.changes == self._fitted:
+            return
+        self._fitted = limits.changes
         for name, (field, make) in COUNTING.items():
             if not self._limited(name, field):
                 self._counting.pop(name, None)

@@ -18,7 +18,7 @@ class TickRule(Protocol):
     """What a tick may not do."""
 
     def broken(self, piece: Piece) -> Indices:
-        """The ticks that break the rule, by position, ascending."""
+        """The ticks that break the rule, by position, in any order."""
 
     def texts(self, piece: Piece, i: int) -> tuple[str, str]:
         """What was found at a tick that breaks the rule, and its limit."""

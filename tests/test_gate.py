@@ -70,7 +70,10 @@ def test_where_no_gate_is_shut_and_nothing_is_broken_nobody_asks_who_is_back():
 
     none = np.empty(0, np.intp)
     gate = Gate(symbols=1, cooldown_ns=SECOND)
-    assert gate.passing(np.zeros(9, np.intp), np.zeros(9, int), none, nobody_asks) == []
+    some = np.zeros(9, np.intp), np.zeros(9, int)
+    assert gate.passing(*some, none, nobody_asks) == []
+    assert let_pass(gate, [*breaches(1, 0), (0, START, False, True)]) == [0]
+    assert gate.passing(*some, none, nobody_asks) == []
 
 
 def slowly(ticks, cooldown_ns):

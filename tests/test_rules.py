@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quants.alerts import Alert
+from quants.counting_rules import around
 from quants.limits import FIELDS
 from quants.market import Market
 from quants.metrics import Registry
@@ -60,7 +62,8 @@ class Oracle:
 
     def __init__(self, hashes, cooldown_ns):
         self.hashes, self.cooldown_ns = hashes, cooldown_ns
-        self.second, self.seen = None, []  # (second, symbol, price, size)
+        self.second: Any = None  # before the first tick
+        self.seen = []  # (second, symbol, price, size)
         self.last = {}  # of each symbol: seq, time
         self.time_ns = 0
         self.shut, self.alerted = set(), {}  # by rule and symbol
@@ -140,7 +143,7 @@ class Oracle:
         high = None if high is None else math.floor(high / unit)
         inner_low = None if low is None else low + abs(low) // 2000
         inner_high = None if high is None else high - abs(high) // 2000
-        if None not in (inner_low, inner_high) and inner_low > inner_high:
+        if inner_low is not None and inner_high is not None and inner_low > inner_high:
             return broken, not broken
         back = (inner_low is None or price / unit >= inner_low) and (
             inner_high is None or price / unit <= inner_high
@@ -167,7 +170,10 @@ steps = st.sampled_from([0, 1, 10**8, 4 * 10**8, SECOND, 5 * SECOND // 2]) | (
 )
 moves = st.none() | st.tuples(
     steps,
-    st.integers(17_980, 18_020) | st.integers(17_000, 19_500) | st.just(-18_000),
+    st.integers(17_980, 18_020)
+    | st.integers(18_985, 19_005)
+    | st.integers(17_000, 19_500)
+    | st.just(-18_000),
     st.integers(-3, 120),
     st.integers(0, 1),
 )
@@ -185,6 +191,18 @@ hashes = st.fixed_dictionaries(
 )
 
 
+some = st.tuples(st.integers(0, 2**28), *[st.integers(-9, 9)] * 2, st.integers(0, 1))
+
+
+@given(
+    moves=st.lists(some, min_size=1, max_size=60),
+    cuts=st.lists(st.integers(0, 60)),
+    limit=st.sampled_from(["0", "0.2", "2"]),
+)
+def test_an_exposure_that_grows_and_shrinks_is_exact(moves, cuts, limit):
+    agree(moves, cuts, [{"exposure": limit}] * 2, cooldown_ns=0)
+
+
 @given(
     moves=st.lists(moves, min_size=1, max_size=60),
     cuts=st.lists(st.integers(0, 60)),
@@ -200,6 +218,11 @@ hashes = st.fixed_dictionaries(
 def test_alerts_are_those_that_fractions_find_in_any_framing(
     moves, cuts, hashes, cooldown_ns
 ):
+    agree(moves, cuts, hashes, cooldown_ns)
+
+
+def agree(moves, cuts, hashes, cooldown_ns):
+    """Rules and oracle say the same of ticks whose times are steps."""
     time_ns, oracle = 0, Oracle(hashes, cooldown_ns)
     ticks: list[tuple[int, ...] | None] = []
     for seq, move in enumerate(moves, 1):
@@ -253,6 +276,21 @@ def test_a_price_is_back_inside_at_a_2000th_of_the_bound():
     assert ids == ["s1:1:price_band", "s1:5:price_band"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "prices"),
+    [
+        ({"price_low": "190.00"}, [18_999, 19_008, 18_999, 19_009, 18_999]),
+        ({"price_high": "-190.00"}, [-18_999, -19_008, -18_999, -19_009, -18_999]),
+        # A margin on both sides would leave nothing of this band.
+        ({"price_low": "190.00", "price_high": "190.10"}, [1, 19_011, 19_010, 1]),
+    ],
+)
+def test_each_bound_has_a_margin_unless_the_band_is_too_narrow(fields, prices):
+    rules = rules_with(fields, cooldown_ns=0)
+    alerts = rules.check(batch([(0, price, 1, 0) for price in prices]))
+    assert [alert.seq for alert in alerts] == [1, len(prices)]
+
+
 def test_without_hysteresis_a_price_at_the_bound_is_back_inside():
     rules = rules_with(BAND, cooldown_ns=0, hysteresis_percent=0)
     ticks = [(0, price, 1, 0) for price in (19_001, 19_000, 19_001)]
@@ -271,6 +309,23 @@ def test_the_vwap_band_is_that_of_the_last_complete_seconds():
     (high,) = rules.check(batch([(after, 17_500, 1, 0), (after, 17_616, 1, 0)], 6))
     assert (high.id, high.value, high.limit) == ("s1:7:vwap_band", "176.16", "176.15")
     assert rules.check(batch([(22 * SECOND, 1, 1, 0)], 8)) == []  # none again
+
+
+@given(
+    price_size=st.integers(-(10**30), 10**30),
+    size=st.integers(1, 10**20),
+    percent=st.decimals(0, 10**6, places=9),
+)
+def test_the_bounds_around_a_vwap_are_the_innermost_integers(price_size, size, percent):
+    vwap = Fraction(price_size, size)
+    reach = abs(vwap) * Fraction(percent) / 100
+    bounds = around(price_size, size, int(percent * 10**9))
+    assert bounds == (math.ceil(vwap - reach), math.floor(vwap + reach))
+
+
+def test_volume_that_is_negative_has_no_vwap():
+    rules = rules_with({"vwap_percent": "1"})
+    assert rules.check(batch([(0, 10_000, -1, 0), (SECOND, 1, 1, 0)])) == []
 
 
 def test_the_exposure_is_of_the_last_seconds_and_the_tick_itself():
@@ -304,6 +359,23 @@ def test_a_symbol_is_stale_where_a_second_begins_without_it():
     rules.check(batch([(61 * SECOND, 1, 1, 0)], 5))
     (again,) = rules.check(batch([(63 * SECOND, 1, 1, 1)], 6))
     assert (again.id, again.value) == ("s1:5:stale", "2.000000000")
+
+
+def test_a_tick_that_comes_late_ends_a_silence_when_it_comes():
+    rules = rules_with({"stale_seconds": "2"})
+    assert len(rules.check(batch([(0, 1, 1, 0), (5 * SECOND, 1, 1, 1)]))) == 1
+    assert rules.check(batch([(SECOND, 1, 1, 0), (6 * SECOND, 1, 1, 1)], 3)) == []
+    (alert,) = rules.check(batch([(7 * SECOND, 1, 1, 1)], 5))
+    assert (alert.id, alert.value) == ("s1:3:stale", "2.000000000")
+
+
+def test_where_the_clock_steps_back_silence_counts_from_there():
+    rules = rules_with({"stale_seconds": "2"})
+    seconds = (100, 0), (50, 1), (51, 1), (52, 1)
+    ticks = [(second * SECOND, 1, 1, symbol) for second, symbol in seconds]
+    (alert,) = rules.check(batch(ticks))
+    assert (alert.id, alert.value) == ("s1:1:stale", "2.000000000")
+    assert alert.time_ns == START + 52 * SECOND
 
 
 def test_a_feed_that_falls_silent_is_stale_by_the_clock_and_once():
@@ -376,6 +448,13 @@ def test_a_limit_that_changes_counts_for_the_next_tick(fields, rule):
     assert rules.raised[rule] == 1
 
 
+def test_a_limit_that_is_set_while_the_feed_is_silent_counts_at_once():
+    rules = rules_with({"stale_seconds": "60"})
+    rules.check(batch([(0, 1, 1, 0)]))
+    rules.limits.update([answer({"stale_seconds": "2"})])
+    assert [alert.limit for alert in rules.silent(2)] == ["2.000000000"]
+
+
 def test_what_a_gate_held_back_is_forgotten_with_the_limit():
     rules = rules_with({"ticks_per_second": "0"})
     rules.check(batch([(0, 1, 1, 0)]))
@@ -419,7 +498,7 @@ def test_a_market_gives_the_same_alerts_in_batches_of_every_size():
 
 def test_sums_beyond_int64_are_exact():
     rules = rules_with({}, {"exposure": str(2**62 * 10**6 // 10**4)})
-    ticks = [(i, 2**62, 10**6 - (i == 1), 1) for i in range(2)]
+    ticks = [(0, 2**62, 10**6, 1), (1, 1, 1, 1)]  # at its limit, and one unit more
     assert [a.id for a in rules.check(batch(ticks))] == ["s1:2:exposure"]
     assert rules.suppressed["exposure"] == 0
     assert np.iinfo(np.int64).max < 2**62 * 10**6
