@@ -250,6 +250,19 @@ async def test_a_disk_that_refuses_is_noticed_and_written_to_when_it_can_be(
         assert kept(path) == [1, 2]
 
 
+async def test_after_an_alert_could_not_be_added_the_file_is_written_anew(path, caplog):
+    with Outbox(path=path) as outbox:
+        outbox.put([alert(1)])
+        await failing(outbox)
+        path.unlink()
+        path.mkdir()
+        outbox.put([alert(2)])
+        assert "memory only" in caplog.text
+        path.rmdir()
+        await failing(outbox)
+        assert kept(path) == [1, 2]
+
+
 def test_a_file_that_cannot_be_read_stops_the_run_in_a_sentence(path: Path):
     path.mkdir()
     with pytest.raises(EnvironmentFault, match="--log-file"), Outbox(path=path):

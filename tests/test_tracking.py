@@ -161,6 +161,6 @@ async def test_nothing_is_told_after_its_block(client):
         await until(lambda: told.tracker.tracked)
         client.hset(limit_key(AAPL), "price_high", "8")
         time.sleep(0.1)  # noqa: ASYNC251 - so that a push waits for the loop
-    heard = len(told.answers)
+        heard = len(told.answers)
     await asyncio.sleep(0)
     assert len(told.answers) == heard

@@ -113,6 +113,22 @@ async def test_it_can_be_entered_again():
                 assert await waiting.call(ping, "x")
 
 
+async def test_cancelled_in_the_middle_of_a_call_it_leaves_no_connection():
+    """Nor in the middle of measuring; no thread hands one back when all is closed."""
+    with redis_server() as server, connect(server.url) as client:
+
+        async def ask():
+            async with RedisThreads(server.url, Registry(), calls_per_second=1) as all_:
+                await all_.call(lambda client, _: client.blpop(["none"], 0.1), None)
+
+        for wait in (0.0, 0.0001, 0.001, 0.003, 0.01, 0.03):
+            asking = asyncio.create_task(ask())
+            await asyncio.sleep(wait)
+            asking.cancel()
+            await asyncio.wait([asking])
+        await until(lambda: client.info("clients")["connected_clients"] == 1)
+
+
 async def test_a_deadline_ends_a_call_and_its_thread_stays_held():
     release = threading.Event()
     async with threads(call_seconds=0.01) as waiting:
