@@ -133,9 +133,9 @@ async def test_a_redis_that_refuses_alerts_is_still_asked_for_limits(fault: Faul
 async def test_a_stopped_redis_opens_the_breaker_and_does_not_hold_the_loop(
     record_property: Note,
 ):
-    """With no alert on its way: the tracker alone finds out."""
+    """With no alert on its way, nor a poll due: the tracker finds out, and polls."""
     with redis_server() as server, connect(server.url) as client:
-        risk = Risk([AAPL], "s1", server.url, Registry())
+        risk = Risk([AAPL], "s1", server.url, Registry(), refresh_seconds=1000)
         loop, gaps = asyncio.get_running_loop(), list[float]()
 
         async def batches():
@@ -152,7 +152,7 @@ async def test_a_stopped_redis_opens_the_breaker_and_does_not_hold_the_loop(
             assert len(gaps) > 20
 
         await risk.run(batches())
-    assert risk.redis.breaker.opened == 1
+    assert (risk.redis.breaker.opened, risk.read_failures) == (1, 1)
     assert risk.redis.in_flight <= risk.redis.threads
 
 
