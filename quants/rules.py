@@ -77,7 +77,8 @@ class Rules:
         self._counting: dict[str, CountingRule] = {}  # those that have a limit
         self._silence: Silence | None = None  # unless it has a limit
         self._fitted = limits.changes  # up to which the rules know them
-        self._seconds, self._second = Seconds(), 0
+        self._seconds = Seconds()
+        self._second = self._seconds.now  # which the rules know
         self._last_time_ns = np.zeros(1, np.int64)  # of the ticks checked so far
         registry.counter(
             "quants_alerts_total", "Alerts raised",

@@ -125,6 +125,13 @@ def test_in_a_pipe_limits_are_a_line_for_each_symbol(server, client):
     assert some.output.splitlines() == [lines[1], "JPM no limits"]
 
 
+def test_symbols_are_shown_by_name(server, client):
+    for name in "THEQUICKBROWNFX":
+        client.hset(limit_key(Symbol(name)), "notional", "1")
+    lines = called(server, "limits", "show").output.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(set("THEQUICKBROWNFX"))
+
+
 def test_on_a_terminal_limits_are_a_table(server, client):
     client.hset(limit_key(AAPL), mapping={"notional": "[red]", "version": "\x1b7"})
     console = Console(file=StringIO(), width=60)

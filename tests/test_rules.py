@@ -67,7 +67,7 @@ class Oracle:
         self.last = {}  # of each symbol: seq, time
         self.time_ns = 0
         self.shut, self.alerted = set(), {}  # by rule and symbol
-        self.suppressed = Counter()
+        self.suppressed: Counter[str] = Counter()
         self.ids = []
 
     def limit(self, symbol, field):
@@ -465,6 +465,14 @@ def test_what_a_gate_held_back_is_forgotten_with_the_limit():
 
 
 # ---- at size
+
+
+def test_the_first_second_of_1970_is_a_second_too():
+    rules = rules_with({"exposure": "100"})
+    for seq, time_ns in enumerate((0, SECOND), 1):
+        rows = rows_of([(time_ns, 6_000, 1, 0, 0)])
+        rules.check(Batch(rows, seq, 1, 0))
+    assert rules.raised["exposure"] == 1
 
 
 def test_a_market_gives_the_same_alerts_in_batches_of_every_size():
