@@ -511,7 +511,8 @@ def shown(reports: Iterable[pytest.TestReport]) -> Run:
         file, _, test = report.nodeid.rpartition("/")[2].partition("::")
         found = run[file, test.partition("[")[0]]
         found.outcomes[report.outcome] += 1
-        found.figures += report.user_properties
+        # A file that cannot be collected has a report without them.
+        found.figures += getattr(report, "user_properties", [])
     return run
 
 
