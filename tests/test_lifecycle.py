@@ -224,6 +224,7 @@ def expected_alerts(rows: Rows) -> list[tuple[int, str]]:
     bounds = [(p * 998 // 1000, p * 1002 // 1000) for p in market.opening_prices]
     scales = [10 ** (s.price_decimals + s.size_decimals) for s in market.symbols]
     last: dict[tuple[str, int], int] = {}
+    shut = set[tuple[str, int]]()  # since the last alert none was back inside
     alerts = []
     for seq, (time_ns, price, size, symbol, _) in enumerate(rows.tolist(), 1):
         low, high = bounds[symbol]
@@ -232,9 +233,18 @@ def expected_alerts(rows: Rows) -> list[tuple[int, str]]:
             "notional": notional > NOTIONAL,
             "price_band": not low <= price <= high,
         }
-        for rule in (rule for rule, is_broken in broken.items() if is_broken):
-            if time_ns - last.get((rule, symbol), -(10**18)) >= 10**9:
-                last[rule, symbol] = time_ns
+        back = {
+            "notional": notional <= NOTIONAL,
+            "price_band": low + low // 2000 <= price <= high - high // 2000,
+        }
+        for rule in broken:
+            one = rule, symbol
+            if back[rule]:
+                shut.discard(one)
+            cooled = time_ns - last.get(one, -(10**18)) >= 10**9
+            if broken[rule] and cooled and one not in shut:
+                last[one] = time_ns
+                shut.add(one)
                 alerts.append((seq, rule))
     return alerts
 
