@@ -141,7 +141,7 @@ async def test_a_stand_in_that_cannot_track_says_so_and_is_left_alone():
 
 
 async def test_a_user_who_may_not_track_is_told_why(client):
-    rights = ["on", ">right", "~*", "+@all", "-client|tracking"]
+    rights = ["on", ">right", "~*", "+@all", "-client"]
     client.execute_command("ACL", "SETUSER", "reader", *rights)
     url = client.url.replace("//", "//reader:right@")
     async with following(url) as told:
