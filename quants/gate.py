@@ -34,7 +34,7 @@ class Gate:
         self.shut = np.zeros(symbols, bool)
         self.suppressed = 0
         self._alerted_ns = np.full(symbols, NEVER_NS)  # event time of the last alert
-        self._any_shut = False  # asked for each batch: NumPy takes 1 µs to tell
+        self.any_shut = False  # asked for each batch: NumPy takes 1 µs to tell
 
     def __repr__(self) -> str:
         return f"<Gate {self.shut.sum()} shut, {self.suppressed} suppressed>"
@@ -55,7 +55,7 @@ class Gate:
             back: says which of some ticks lie inside by the rule's margin; it
                 is asked only where a gate is shut, or shuts.
         """
-        if not len(broken) and not self._any_shut:
+        if not len(broken) and not self.any_shut:
             return []
         concerned = self.shut.copy()  # (symbols,)
         concerned[symbol[broken]] = True
@@ -65,7 +65,7 @@ class Gate:
         inside = back(at) & ~is_broken[at]
         passing = self._passing(symbol[at], time_ns[at], is_broken[at], inside)
         self.suppressed += len(broken) - len(passing)
-        self._any_shut = bool(self.shut.any())
+        self.any_shut = bool(self.shut.any())
         return [int(at[i]) for i in passing]
 
     def _passing(
@@ -75,10 +75,11 @@ class Gate:
         open_once = ~self.shut  # (symbols,) some time during these ticks
         open_once[symbol[inside]] = True
         may_pass = broken & open_once[symbol] & self.cool(symbol, time_ns)  # (m,)
-        walked = np.unique(symbol[may_pass])
-        self.shut[symbol[inside & ~np.isin(symbol, walked)]] = False
+        walked = np.zeros_like(self.shut)  # (symbols,)
+        walked[symbol[may_pass]] = True
+        self.shut[symbol[inside & ~walked[symbol]]] = False
         passing = list[int]()
-        for one in walked.tolist():
+        for one in walked.nonzero()[0].tolist():
             mine = (symbol == one).nonzero()[0]
             alerts = self._walk(one, time_ns[mine], broken[mine], inside[mine])
             passing += mine[list(alerts)].tolist()
@@ -107,13 +108,13 @@ class Gate:
     def close(self, symbol: Mask | int, time_ns: np.int64 | int) -> None:
         """Shut the gate of symbols, by an alert at this event time."""
         self.shut[symbol], self._alerted_ns[symbol] = True, time_ns
-        self._any_shut = True
+        self.any_shut = True
 
     def reopen(self, symbol: Mask | int | slice = slice(None)) -> None:
         """Take symbols for back inside; all of them, unless told which."""
-        if self._any_shut:
+        if self.any_shut:
             self.shut[symbol] = False
-            self._any_shut = bool(self.shut.any())
+            self.any_shut = bool(self.shut.any())
 
 
 def first(mask: Mask) -> int:

@@ -121,8 +121,9 @@ class Rules:
         return self._raised(self._stale(now_ns))
 
     def _raised(self, alerts: list[Alert]) -> list[Alert]:
-        self.raised.update(alert.rule for alert in alerts)
-        self.latest.extend(alerts)
+        if alerts:  # seldom; a Counter takes 1 µs to count nothing
+            self.raised.update(alert.rule for alert in alerts)
+            self.latest.extend(alerts)
         return alerts
 
     def _missing(self, hole: Batch) -> list[Alert]:
@@ -160,10 +161,13 @@ class Rules:
         """The alerts of ticks that break a rule, by sequence number."""
         symbol, time_ns, alerts = piece.symbol, piece.rows["time_ns"], list[Alert]()
         for name, rule in (*self._fixed.items(), *self._counting.items()):
-            broken, back = rule.broken(piece), partial(rule.back, piece)
-            passing = self._gates[name].passing(symbol, time_ns, broken, back)
-            alerts += [self._alert(name, rule, piece, i) for i in passing]
-        return sorted(alerts, key=lambda alert: (alert.seq, alert.rule))
+            broken, gate = rule.broken(piece), self._gates[name]
+            if len(broken) or gate.any_shut:
+                back = partial(rule.back, piece)
+                passing = gate.passing(symbol, time_ns, broken, back)
+                alerts += [self._alert(name, rule, piece, i) for i in passing]
+        alerts.sort(key=lambda alert: (alert.seq, alert.rule))
+        return alerts
 
     def _alert(self, name: str, rule: TickRule, piece: Piece, i: int) -> Alert:
         seq, traded = piece.first_seq + i, self.symbols[piece.symbol[i]]

@@ -12,9 +12,10 @@ Source: redis.io/docs/latest/develop/reference/client-side-caching
 
 import asyncio
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -66,6 +67,7 @@ class Tracker:
         self._heard, self._lost = heard, lost
         self._place = {limit_key(symbol): i for i, symbol in enumerate(symbols)}
         self._answers: list[Answer] = [()] * len(symbols)  # the thread's alone
+        self._socket: socket.socket | None = None  # that the thread listens to
 
     def __repr__(self) -> str:
         state = "tracked" if self.tracked else self.refused or "lost"
@@ -85,6 +87,9 @@ class Tracker:
         traceback: TracebackType | None,
     ) -> None:
         self._over.set()
+        if self._socket is not None:
+            with suppress(OSError):  # it is closed by now
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes who reads from it
         await asyncio.to_thread(self._thread.join)
 
     # -- on the loop --------------------------------------------------------
@@ -130,6 +135,7 @@ class Tracker:
             pushes(self.url) as connection,
             connect(self.url, ANSWER_SECONDS) as client,
         ):
+            self._socket = connection._sock  # no public name leads to it
             changed = set(range(len(self.symbols)))  # while nobody listened
             while not self._over.is_set():
                 self._read(client, sorted(changed))
