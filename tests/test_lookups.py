@@ -27,6 +27,19 @@ def lanes():
         yield [GetPerTick(client, SYMBOLS), per_batch, Cached(limits)]
 
 
+def asked(client, lane, rows):
+    """How often a check of some ticks makes Redis read from its socket."""
+    before = client.info("stats")["total_reads_processed"]
+    lane.check(rows)
+    return client.info("stats")["total_reads_processed"] - before - 1  # this one
+
+
+def test_redis_is_asked_once_a_tick_once_a_batch_or_not_at_all(lanes):
+    rows = rows_of([(0, price, 1, symbol, 0) for symbol, price in TICKS])
+    client = lanes[0].client
+    assert [asked(client, lane, rows) for lane in lanes] == [len(TICKS), 1, 0]
+
+
 def test_all_lanes_find_the_ticks_that_fractions_find(lanes):
     rows = rows_of([(0, price, 1, symbol, 0) for symbol, price in [*TICKS, (2, 1)]])
     cents, satoshis = Fraction(1, 100), Fraction(1, 10**8)

@@ -73,6 +73,36 @@ async def test_limits_come_from_redis_and_alerts_go_there(path):
     assert repr(risk) == "<Risk <Rules 4 alerts raised> <Outbox 0/10000, 0 lost>>"
 
 
+# Of AAPL, in a second of event time each: (second, price in cents, size).
+TRADES = [(0, 10_000, 1), (0, 10_200, 1), (1, 10_504, 2), (1, 10_000, 1), (1, 9999, 1)]
+
+
+@pytest.mark.parametrize(("limit", "enough", "alert"), [
+    # 101.00 is the VWAP of the second before; 105.04 is exactly 4 % above it.
+    ({"vwap_percent": "3.999999999"}, {"vwap_percent": "4"},
+     ("vwap_band", "3", "105.04", "105.03")),
+    # 100 + 102 + 2 × 105.04 + 100 + 99.99 = 612.07
+    ({"exposure": "612.06"}, {"exposure": "612.07"},
+     ("exposure", "5", "612.07", "612.06")),
+    ({"ticks_per_second": "2"}, {"ticks_per_second": "3"},
+     ("message_rate", "5", "3", "2")),
+])  # fmt: skip
+async def test_a_rule_that_counts_has_its_limit_and_its_alert_in_redis(
+    limit, enough, alert
+):
+    ticks = [(second * SECOND, price, size, 0) for second, price, size in TRADES]
+    with redis_server() as server, connect(server.url) as client:
+        for fields in (enough, limit):
+            client.delete(limit_key(AAPL))
+            client.hset(limit_key(AAPL), mapping=fields)
+            risk = Risk(SYMBOLS, "s1", server.url, Registry())
+            assert not alerts_in(client)  # with the one that is enough: none
+            await risk.run(each(batch(ticks)))
+        found = alerts_in(client)
+    told = [tuple(a[f] for f in ("rule", "seq", "value", "limit")) for a in found]
+    assert told == [alert]
+
+
 async def test_a_limit_that_changes_is_known_within_one_refresh():
     with redis_server() as server, connect(server.url) as client:
         risk = Risk(SYMBOLS, "s1", server.url, Registry(), refresh_seconds=0.01)
