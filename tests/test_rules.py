@@ -233,10 +233,11 @@ def agree(moves, cuts, hashes, cooldown_ns):
         time_ns += move[0]
         ticks.append((time_ns, *move[1:]))
         oracle.tick(seq, START + time_ns, *move[1:])
-    rules = rules_with(*hashes, cooldown_ns=cooldown_ns)
-    assert [alert.id for alert in in_pieces(rules, ticks, cuts)] == oracle.ids
-    suppressed = {rule: n for rule, n in rules.suppressed.items() if n}
-    assert suppressed == {rule: n for rule, n in oracle.suppressed.items() if n}
+    for framing in (cuts, range(len(ticks))):
+        rules = rules_with(*hashes, cooldown_ns=cooldown_ns)
+        assert [alert.id for alert in in_pieces(rules, ticks, framing)] == oracle.ids
+        suppressed = {rule: n for rule, n in rules.suppressed.items() if n}
+        assert suppressed == {rule: n for rule, n in oracle.suppressed.items() if n}
 
 
 # ---- worked by hand

@@ -156,6 +156,13 @@ async def test_its_thread_ends_with_its_block(client):
     assert repr(told.tracker) == "<Tracker of 2 limits, tracked>"
 
 
+async def test_its_end_waits_for_no_news(client, monkeypatch):
+    monkeypatch.setattr("quants.tracking.IDLE_SECONDS", 20.0)
+    async with asyncio.timeout(10):
+        async with following(client.url) as told:
+            await until(lambda: told.tracker.tracked)
+
+
 async def test_nothing_is_told_after_its_block(client):
     async with following(client.url) as told:
         await until(lambda: told.tracker.tracked)
