@@ -40,6 +40,7 @@ long: $(DEVELOPER)  ## All tests, also under the interpreters in QUANTS_PYTHONS
 	done
 	@test -n "$(QUANTS_PYTHONS)" || echo "QUANTS_PYTHONS names no interpreter: no other ran tests and notebooks"
 	$(MAKE) kernels
+	$(BIN)/python -m pytest -m "browser and long" tests/browser
 
 lint: $(DEVELOPER)  ## Rules and layout, by ruff
 	$(BIN)/python -m ruff check .
@@ -74,7 +75,7 @@ kernels: $(DEVELOPER)  ## What a page does to a widget, on the kernels in IPYKER
 	QUANTS_KERNELS="$$kernels" $(BIN)/python -m pytest -rs tests/test_kernels.py $(ARGS)
 
 browser: $(DEVELOPER)  ## The notebooks and the live page in a real Chromium
-	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+	$(BIN)/python -m pytest -m "browser and not long" tests/browser $(ARGS)
 
 clean:  ## Remove the environment and what the tools left
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

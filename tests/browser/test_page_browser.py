@@ -22,7 +22,7 @@ import pytest
 from aiohttp import web
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.test_lab_browser import CHROMIUM, FLAGS, photograph, until
+from tests.browser.lab_page import CHROMIUM, FLAGS, photograph, until
 
 pytestmark = pytest.mark.browser
 
