@@ -6,9 +6,12 @@ from quants.lab import (
     batch_task,
     conservation,
     cost_task,
+    drift,
     fan_out_task,
     fanned,
+    fat_print,
     fence,
+    gil_free,
     group_commit,
     kills,
     loops,
@@ -20,6 +23,7 @@ from quants.lab import (
     pool_threads,
     prices,
     profilers,
+    rolling_task,
     safe_log_task,
     shared_vwap,
     slow_consumers,
@@ -28,6 +32,7 @@ from quants.lab import (
     tasks,
     timing,
     turns_taken,
+    window_costs,
 )
 from quants.lab.claims import Claim, Verdict
 from quants.lab.exercise import Answer, Exercise
@@ -42,6 +47,7 @@ CLAIMS: dict[str, Claim] = {
         *(message_cost.CLAIMS, slow_consumers.CLAIMS, fanned.CLAIMS),
         fence.CLAIMS,
         *(group_commit.CLAIMS, pool_threads.CLAIMS, kills.CLAIMS),
+        *(window_costs.CLAIMS, gil_free.CLAIMS, drift.CLAIMS, fat_print.CLAIMS),
     )
     for claim in claims
 }
@@ -55,6 +61,7 @@ EXERCISES: dict[str, Exercise] = {
         fan_out_task.FAN_OUT,
         batch_task.CHOOSE_BATCH,
         safe_log_task.SAFE_LOG,
+        rolling_task.ROLLING_VWAP,
     )
 }
 

@@ -1,0 +1,220 @@
+"""Notebook 07: windows of ticks, fed and asked; what a tick costs in them.
+
+    await rolling.fill()   a naive window fills up, live
+
+Microseconds are measured and lines of Python are counted. What comes of it, by
+the width of a window and by the batch, is in `window_costs`.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median, quantiles
+from types import FrameType
+from typing import Any, NamedTuple
+
+from quants.lab.charts import Chart
+from quants.lab.desk import Desk
+from quants.lab.exercise import Answer
+from quants.lab.live import INK, VERMILION
+from quants.lab.panels import budget_us
+from quants.lab.session import session
+from quants.lab.timing import stopwatch
+from quants.market import Market
+from quants.tick import Rows
+from quants.windows import NaiveWindow, RollingWindow, TimeWindow
+
+BUDGET_US = budget_us(50_000)
+TICK_RATE = 1000  # of event time: a window of n ticks is n ms wide
+TICK_NS = 10**9 // TICK_RATE
+
+AnyWindow = NaiveWindow | RollingWindow | TimeWindow
+Step = Callable[[Rows], None]  # takes the next ticks, and asks for the sums
+Way = Callable[[int], Step]  # given how many ticks a window holds
+Dot = tuple[int, float]  # ticks in the window, µs
+
+
+def market() -> Market:
+    """The ticks of these experiments: one symbol, evenly in time."""
+    return Market(symbols=1, tick_rate=TICK_RATE)
+
+
+def asked(window: AnyWindow) -> Step:
+    """How a window is fed, and asked."""
+
+    def step(rows: Rows) -> None:
+        window.add(rows)
+        window.sums()
+
+    return step
+
+
+def new(kind: type[AnyWindow], held: int) -> Step:
+    """The same for a new window, of so many ticks."""
+    return asked(kind(1, held * TICK_NS))
+
+
+def new_answer(answer: Answer, held: int) -> Step:
+    """The same for an answer to the exercise, which takes single ticks."""
+    window = answer(held)
+
+    def step(rows: Rows) -> None:
+        for _, price, size, _, _ in rows.tolist():
+            window.add(price, size)
+        window.vwap()
+
+    return step
+
+
+WAYS: dict[str, Way] = {
+    "naive": partial(new, NaiveWindow),
+    "rolling": partial(new, RollingWindow),
+    "NumPy": partial(new, TimeWindow),
+}
+
+# ---- what a tick costs
+
+MIDDLE = 500  # ticks in the window whose cost is guessed
+TRIES = 20  # the quickest counts
+
+
+class Side(NamedTuple):
+    """A way to sum, ticks in the window, and ticks that come at once."""
+
+    way: str
+    held: int = MIDDLE
+    batch: int = 1
+
+    def __str__(self) -> str:
+        came = "tick by tick" if self.batch == 1 else f"{self.batch:,} at once"
+        return f"{self.way}, {came}"
+
+
+class Cost(NamedTuple):
+    """What a tick costs: the quickest of some tries, and lines of Python run."""
+
+    us: float
+    lines: float
+
+
+def measured(ways: dict[str, Way], sides: list[Side]) -> dict[Side, Cost]:
+    """What a tick costs, for each of these."""
+    return {side: cost_of(ways[side.way], side.held, side.batch) for side in sides}
+
+
+def cost_of(way: Way, held: int, batch: int) -> Cost:
+    """What a tick costs in a window that is full."""
+    step, ticks = way(held), market()
+    step(ticks.take(held))
+    batches = [ticks.take(batch) for _ in range(TRIES)]
+    seconds = min(stopwatch(partial(step, rows)) for rows in batches)
+    lines = lines_run(partial(step, ticks.take(batch)))
+    return Cost(1e6 * seconds / batch, lines / batch)
+
+
+def lines_run(call: Callable[[], Any]) -> int:
+    """How many lines of Python run while a call does, in this thread."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+# ---- a window fills up
+
+LOOK_TICKS = 5  # at least, between two frames
+SECONDS = 3.0
+WIDTHS = range(100, 1000, 100)  # ticks; what the slider offers
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What each tick took, and how many the window then held."""
+
+    dots: tuple[Dot, ...]
+
+    @property
+    def each_us(self) -> float:
+        """Microseconds that a tick takes for every one in the window."""
+        most = max(held for held, _ in self.dots)
+        return median(us / held for held, us in self.dots if 2 * held > most)
+
+    def __repr__(self) -> str:
+        return (
+            f"{len(self.dots):,} ticks came. Each tick in the window makes the next "
+            f"one {self.each_us:.2f} µs dearer: {BUDGET_US / self.each_us:.0f} of them "
+            f"use up the budget of {BUDGET_US:g} µs."
+        )
+
+
+class FillPicture(Chart):
+    """A dot for every tick."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The window fills up",
+            n="n = ticks so far",
+            alt="A dot for every tick: the microseconds it took, over the ticks that "
+            "the window then held. The dots climb along a straight line and cross the "
+            "budget of one tick.",
+        )
+        panel = self.axes = self.panel("in the window (ticks)", "a tick took (µs)")
+        (self.dots,) = panel.plot([], [], "o", color=VERMILION, alpha=0.6, markersize=4)
+        panel.axhline(BUDGET_US, color=INK, linewidth=2)
+        panel.text(0, BUDGET_US, f" budget {BUDGET_US:g} µs", va="bottom", fontsize=9)
+        panel.set_xlim(0, 105)
+        panel.set_ylim(0, 60)
+
+    def update(self, dots: Sequence[Dot]) -> bool:
+        """Show these dots; whether an axis had to change."""
+        held, us = zip(*dots, strict=True)
+        self.dots.set_data(held, us)
+        # Whatever disturbs a tick makes it far dearer than others: out of view.
+        usual = quantiles(us, n=10)[-1] if len(us) > 1 else us[0]
+        right, top = self.axes.get_xlim()[1], self.axes.get_ylim()[1]
+        if max(held) <= right and usual * 1.1 <= top:
+            return False
+        self.axes.set_xlim(0, right if max(held) <= right else max(held) * 1.5)
+        self.axes.set_ylim(0, max(top, usual * 1.5))
+        return True
+
+
+async def fill(held: int = WIDTHS[0], seconds: float = SECONDS) -> Filled:
+    """Let a naive window fill up, live; the slider is its width in ticks."""
+    await session()  # whose heartbeat lets the stop button work
+    window, ticks, dots = NaiveWindow(1, held * TICK_NS), market(), list[Dot]()
+    step, picture = asked(window), FillPicture()
+    live = picture.live(picture.dots)
+    desk = Desk(live, seconds)
+
+    def look() -> bool:
+        for _ in range(max(LOOK_TICKS, window.span_ns // TICK_NS // 20)):
+            took = stopwatch(partial(step, ticks.take(1)))
+            dots.append((len(window.ticks), took * 1e6))
+        if picture.update(dots):
+            live.limits_changed()
+        return True
+
+    def still() -> FillPicture:
+        whole = FillPicture()
+        whole.update(dots)
+        whole.sample(f"n = {len(dots):,} ticks")
+        return whole
+
+    def widen(held: int) -> None:
+        window.span_ns = held * TICK_NS
+
+    desk.slider("window", WIDTHS, held, widen)
+    await desk.run(look, still)
+    return Filled(tuple(dots))
