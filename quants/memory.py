@@ -94,7 +94,7 @@ class Node:
 
 
 def dead_cycle() -> "weakref.ref[Node]":
-    """Two objects that nobody knows but themselves; a weak reference to one."""
+    """Two objects that know only each other; a weak reference to one."""
     a, b = Node(), Node()
     a.other, b.other = b, a
     return weakref.ref(a)

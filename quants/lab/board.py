@@ -14,12 +14,16 @@ from quants.lab import (
     gil_free,
     group_commit,
     kills,
+    leak_task,
+    leaks,
     loops,
     message_cost,
     nesting,
     opening,
     own_loop,
+    pages,
     planted,
+    pool_claim,
     pool_threads,
     prices,
     profilers,
@@ -47,6 +51,7 @@ CLAIMS: dict[str, Claim] = {
         *(message_cost.CLAIMS, slow_consumers.CLAIMS, fanned.CLAIMS),
         fence.CLAIMS,
         *(group_commit.CLAIMS, pool_threads.CLAIMS, kills.CLAIMS),
+        *(leaks.CLAIMS, pages.CLAIMS, pool_claim.CLAIMS, leak_task.CLAIMS),
         *(window_costs.CLAIMS, gil_free.CLAIMS, drift.CLAIMS, fat_print.CLAIMS),
     )
     for claim in claims
@@ -61,6 +66,7 @@ EXERCISES: dict[str, Exercise] = {
         fan_out_task.FAN_OUT,
         batch_task.CHOOSE_BATCH,
         safe_log_task.SAFE_LOG,
+        leak_task.FIND_LEAK,
         rolling_task.ROLLING_VWAP,
     )
 }
