@@ -6,7 +6,10 @@ from quants.lab import (
     batch_task,
     conservation,
     cost_task,
+    counters,
     drift,
+    engine_records,
+    engines_compared,
     fan_out_task,
     fanned,
     fat_print,
@@ -22,6 +25,7 @@ from quants.lab import (
     opening,
     own_loop,
     pages,
+    pick_task,
     planted,
     pool_claim,
     pool_threads,
@@ -36,6 +40,7 @@ from quants.lab import (
     tasks,
     timing,
     turns_taken,
+    two_loops,
     window_costs,
 )
 from quants.lab.claims import Claim, Verdict
@@ -53,6 +58,8 @@ CLAIMS: dict[str, Claim] = {
         *(group_commit.CLAIMS, pool_threads.CLAIMS, kills.CLAIMS),
         *(leaks.CLAIMS, pages.CLAIMS, pool_claim.CLAIMS, leak_task.CLAIMS),
         *(window_costs.CLAIMS, gil_free.CLAIMS, drift.CLAIMS, fat_print.CLAIMS),
+        *(counters.CLAIMS, engines_compared.CLAIMS, engine_records.CLAIMS),
+        *(two_loops.CLAIMS, pick_task.CLAIMS),
     )
     for claim in claims
 }
@@ -68,6 +75,7 @@ EXERCISES: dict[str, Exercise] = {
         safe_log_task.SAFE_LOG,
         leak_task.FIND_LEAK,
         rolling_task.ROLLING_VWAP,
+        pick_task.PICK_ENGINE,
     )
 }
 
