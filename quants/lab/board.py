@@ -14,8 +14,11 @@ from quants.lab import (
     fanned,
     fat_print,
     fence,
+    freezing,
+    gc_policy_task,
     gil_free,
     group_commit,
+    growing,
     kills,
     leak_task,
     leaks,
@@ -25,8 +28,10 @@ from quants.lab import (
     opening,
     own_loop,
     pages,
+    pauses,
     pick_task,
     planted,
+    policed,
     pool_claim,
     pool_threads,
     prices,
@@ -58,6 +63,7 @@ CLAIMS: dict[str, Claim] = {
         *(group_commit.CLAIMS, pool_threads.CLAIMS, kills.CLAIMS),
         *(leaks.CLAIMS, pages.CLAIMS, pool_claim.CLAIMS, leak_task.CLAIMS),
         *(window_costs.CLAIMS, gil_free.CLAIMS, drift.CLAIMS, fat_print.CLAIMS),
+        *(pauses.CLAIMS, growing.CLAIMS, freezing.CLAIMS, policed.CLAIMS),
         *(counters.CLAIMS, engines_compared.CLAIMS, engine_records.CLAIMS),
         *(two_loops.CLAIMS, pick_task.CLAIMS),
     )
@@ -75,6 +81,7 @@ EXERCISES: dict[str, Exercise] = {
         safe_log_task.SAFE_LOG,
         leak_task.FIND_LEAK,
         rolling_task.ROLLING_VWAP,
+        gc_policy_task.GC_POLICY,
         pick_task.PICK_ENGINE,
     )
 }
