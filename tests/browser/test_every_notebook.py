@@ -68,12 +68,14 @@ def watched(page: Page, name: str) -> Seen:
 
 def turn(page: Page) -> tuple[str, str]:
     """Move the first slider by a step, with the keyboard; what it read, and reads."""
+    page.locator(HANDLE).first.focus()  # which brings it into view
     readout = page.locator(".widget-readout").first
-    before = until(readout.inner_text, 10, "the slider shows no value")
-    page.locator(HANDLE).first.focus()
+    before = until(readout.text_content, 10, "the slider shows no value")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    turned = until(lambda: (now := readout.inner_text()) != before and now, 10, "stuck")
+    turned = until(
+        lambda: (now := readout.text_content()) != before and now, 10, "it is stuck"
+    )
     return before, turned
 
 
