@@ -326,6 +326,7 @@ async def test_an_interpreter_for_which_no_time_is_left_is_skipped(monkeypatch):
     race = await engines_compared.race(guests)
     assert "no time was left" in repr(race)
     assert not [row for row in race.rows if row.guest.path]
+    assert [row.guest for row in race.rows] == [*interpreters.recorded()]
 
 
 def test_kinds_of_engines_are_ranked_by_their_median():

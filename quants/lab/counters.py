@@ -82,7 +82,7 @@ class Loading:
     said: dict[Guest, str]
 
     def __repr__(self) -> str:
-        lines = [f"{guest!s:28} {said}" for guest, said in self.said.items()]
+        lines = [f"{guest!s:28} NumPy {said}" for guest, said in self.said.items()]
         return "\n".join(lines)
 
 

@@ -10,23 +10,26 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.lines import Line2D
 
 from quants.lab.charts import Chart
 from quants.lab.claims import Claim
 from quants.lab.interpreters import Guest, Guests, NoAnswer, ask, recorded
-from quants.lab.live import BLUE, GREEN, INK, VERMILION
+from quants.lab.live import GREEN, INK, SKY, VERMILION
 from quants.lab.screen import screen
 from quants.lab.session import session
 
 ROUNDS, RECORDED_ROUNDS = 3, 40
 RACE_SECONDS = 14.0  # after which no further interpreter is asked
+LEAST_SECONDS = 5.0  # that the last one has
 ENGINES = ("threads", "interpreters", "processes")
 STYLES = {"threads": (VERMILION, "o"), "interpreters": (GREEN, "D"),
-          "processes": (BLUE, "s")}  # fmt: skip
+          "processes": (SKY, "s")}  # fmt: skip
 WORKLOADS = {
     "sum": "sum (in Python)",
     "hash": "hash (in C, which lets go)",
@@ -140,13 +143,12 @@ def small_multiples(guests: Sequence[Guest]) -> tuple[Chart, Dots]:
     return chart, dots
 
 
-def put(dots: Dots, rows: Sequence[Raced], heights: Sequence[Guest] = ()) -> None:
+def put(dots: Dots, rows: Sequence[Raced]) -> None:
     """Put the dots where they belong; one for each row that has that engine."""
-    order = list(heights) or [row.guest for row in rows]
     for (workload, engine, hollow), line in dots.items():
         found = [
-            (ratio, order.index(row.guest))
-            for row in rows
+            (ratio, height)
+            for height, row in enumerate(rows)
             if (row.guest.path is None) == hollow
             if (ratio := row.speed_up(workload, engine))
         ]
@@ -157,29 +159,40 @@ def put(dots: Dots, rows: Sequence[Raced], heights: Sequence[Guest] = ()) -> Non
 
 
 async def race(guests: Guests, rounds: int = ROUNDS) -> Race:
-    """Let every interpreter do every workload, and draw it as they answer."""
-    lab, here = await session(), {guest.sort for guest in guests.all}
-    rows = [row for row in raced_before() if row.guest.sort not in here]
-    order = sorted(
-        [*guests.all, *(row.guest for row in rows)], key=lambda guest: guest.sort
-    )
-    chart, dots = small_multiples(order)
-    skipped: list[str] = []
+    """Let every interpreter do every workload, and draw it as they answer.
+
+    Until one has answered, and if it does not, a recorded one has its place.
+    """
+    lab, came, skipped = await session(), list[Raced](), list[str]()
+    nothing = {name: {"inline": 1.0} for name in WORKLOADS}
+    awaited = [Raced(guest, nothing) for guest in guests.all]
+    before = raced_before()
+    everybody = one_of_each(awaited, before)
+    chart, dots = small_multiples([row.guest for row in everybody])
     live = chart.live(*dots.values())
 
     def result() -> Race:
-        return Race(tuple(sorted(rows, key=lambda row: row.guest.sort)), tuple(skipped))
+        return Race(tuple(one_of_each(came, before)), tuple(skipped))
 
-    async with screen(
-        lab, live, lambda: put(dots, rows, order), lambda: result().picture()
-    ):
+    def look() -> None:
+        put(dots, one_of_each(came, before, awaited))
+
+    async with screen(lab, live, look, lambda: result().picture()):
         deadline = time.monotonic() + RACE_SECONDS
         for guest in guests.all:
             try:
-                rows.append(await raced(guests, guest, rounds, deadline))
+                came.append(await raced(guests, guest, rounds, deadline))
             except NoAnswer as reason:
                 skipped.append(f"{guest}: {reason}")
     return result()
+
+
+def one_of_each(*groups: Sequence[Raced]) -> list[Raced]:
+    """A row for each sort of interpreter, from the first group that has one."""
+    found: dict[Any, Raced] = {}
+    for row in chain(*groups):
+        found.setdefault(row.guest.sort, row)
+    return [found[sort] for sort in sorted(found)]
 
 
 async def raced(guests: Guests, guest: Guest, rounds: int, deadline: float) -> Raced:
@@ -188,9 +201,11 @@ async def raced(guests: Guests, guest: Guest, rounds: int, deadline: float) -> R
     Raises:
         NoAnswer: there is none, or no time for it.
     """
-    if time.monotonic() > deadline:
+    left = deadline - time.monotonic()
+    if left < 0:
         raise NoAnswer("no time was left for it")
-    said = await asyncio.to_thread(ask, guest, guests.folder, "race", str(rounds))
+    question = partial(ask, guest, guests.folder, "race", str(rounds))
+    said = await asyncio.to_thread(question, seconds=left + LEAST_SECONDS)
     return Raced(guest, said["seconds"])
 
 
