@@ -19,16 +19,20 @@ from quants.lab import (
     gil_free,
     group_commit,
     growing,
+    hist_task,
     kills,
     leak_task,
     leaks,
     loops,
     message_cost,
     nesting,
+    observer,
+    omission,
     opening,
     own_loop,
     pages,
     pauses,
+    percentiles,
     pick_task,
     planted,
     policed,
@@ -38,6 +42,7 @@ from quants.lab import (
     profilers,
     rolling_task,
     safe_log_task,
+    scraped,
     shared_vwap,
     slow_consumers,
     stops,
@@ -66,6 +71,7 @@ CLAIMS: dict[str, Claim] = {
         *(pauses.CLAIMS, growing.CLAIMS, freezing.CLAIMS, policed.CLAIMS),
         *(counters.CLAIMS, engines_compared.CLAIMS, engine_records.CLAIMS),
         *(two_loops.CLAIMS, pick_task.CLAIMS),
+        *(omission.CLAIMS, percentiles.CLAIMS, scraped.CLAIMS, observer.CLAIMS),
     )
     for claim in claims
 }
@@ -83,6 +89,7 @@ EXERCISES: dict[str, Exercise] = {
         rolling_task.ROLLING_VWAP,
         gc_policy_task.GC_POLICY,
         pick_task.PICK_ENGINE,
+        hist_task.LATENCY_HIST,
     )
 }
 

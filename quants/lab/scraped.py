@@ -5,6 +5,7 @@ the difference of two scrapes. The pump takes each batch's time twice: from its
 receipt, and from when it should have been sent.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ Counts = dict[float, int]  # by the upper bound of a bucket, in seconds
 RATE = 1000  # ticks/s
 SENT = "quants_vwap_latency_seconds"  # from the intended send time
 RECEIVED = "lesson_vwap_held_seconds"  # from the receipt of a batch
+SOME_SECONDS = 0.5  # until there is something to scrape
 WINDOW = 6  # scrapes
 LATE = 0.131072  # seconds; a bound of the scraped buckets
 
@@ -61,6 +63,7 @@ async def small_pump() -> SmallPump:
     server = await lab.enter(MetricsServer(registry, port=0))
     lab.start(vwap.run(timed(subscription, held)))
     lab.start(feed.publish())
+    await asyncio.sleep(SOME_SECONDS)
     return SmallPump(server, feed, vwap)
 
 
@@ -204,7 +207,7 @@ def adds_up(seen: Seen) -> bool | None:
     if len(seen.scrapes) < 2:
         return None
     return all(
-        not_empty(seen.merged(name).counts) == not_empty(seen.whole(name))
+        not_empty(seen.merged(name)) == not_empty(seen.whole(name))
         for name in (SENT, RECEIVED)
     )
 
