@@ -26,8 +26,8 @@ help:  ## This list
 run: $(READER)  ## The pump, on this machine: make run ARGS="--duration 10"
 	$(BIN)/python -m quants run $(ARGS)
 
-lab: $(READER)  ## The notebooks, in JupyterLab
-	$(BIN)/python -m jupyter lab --notebook-dir=notebooks $(ARGS)
+lab: $(READER)  ## The notebooks, copies of them, in JupyterLab: make lab ARGS=05
+	$(BIN)/python -m quants lab $(ARGS)
 
 test: $(DEVELOPER)  ## The tests, a few minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

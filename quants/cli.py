@@ -18,6 +18,7 @@ from quants.debug import debug_records
 from quants.doctor import doctor
 from quants.errors import SettingsError, our_own
 from quants.host import stop_signals
+from quants.lab_commands import lab, mine
 from quants.limit_commands import limits
 from quants.outfile import whole_file
 from quants.pipeline import Pipeline
@@ -45,6 +46,8 @@ main.add_command(limits)
 main.add_command(alerts)
 main.add_command(doctor)
 main.add_command(bench)
+main.add_command(lab)
+main.add_command(mine)
 
 
 def setting(each: Field[Any]) -> Callable[[Any], Any]:

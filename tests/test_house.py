@@ -21,14 +21,14 @@ ROOT = Path(__file__).parent.parent
 # The empty name is quants/__init__.py, the public names.
 HOUSE = (
     {"__main__"},
-    {"cli", "commands", "serve", "limit_commands", "alert_commands"},
+    {"cli", "commands", "serve", "limit_commands", "alert_commands", "lab_commands"},
     {"lab"},
     {""},
     {
         *("pipeline", "readings", "report", "view", "debug", "sentences", "doctor"),
         *("page", "supervisor", "outages"),
         *("doomed", "bench", "climb", "ladder", "ladder_picture", "view_picture"),
-        "progress",
+        *("progress", "lab_server"),
     },
     # Settings are known above this line, and nowhere below.
     {"naive"},
@@ -39,6 +39,7 @@ HOUSE = (
     {
         *("vwap", "windows", "pools", "simple_pools", "monitor", "stalls", "memory"),
         *("engines", "shared", "lane", "dealer", "worker"),
+        *("dask_engine", "dask_cluster"),
         *("ticklog", "disk", "archive", "logfile", "recovery"),
         *("risk", "rules", "limits", "alerts"),
         *("tick_rules", "counting_rules", "seconds", "silence", "gate"),
@@ -58,6 +59,7 @@ HOUSE = (
             "sampler",
             "quiet",
             "outfile",
+            "clone",
             "host",
             "frame",
             "tick",

@@ -11,6 +11,7 @@ import ast
 import asyncio
 import inspect
 import linecache
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +21,10 @@ from textwrap import dedent, indent
 from threading import Thread
 from typing import Any
 
+from quants.clone import mine_for
+
 Answer = Callable[..., Any]  # a function, a coroutine function or a class
 
-MINE = Path("mine")  # the reader's own solutions, beside the notebooks
 DEADLINE = 5.0  # seconds for all cases of an answer
 
 
@@ -115,7 +117,8 @@ class Exercise:
 
     def solved(self, answer: Answer) -> tuple[Answer, str]:
         """The answer if it is right, else mine/, else the solution; and whose."""
-        for candidate, whose in ((answer, "yours"), (kept(self.name), "yours, kept")):
+        earlier = kept(self.name, answer)
+        for candidate, whose in ((answer, "yours"), (earlier, "yours, kept")):
             if candidate and self.failure(candidate) is None:
                 return candidate, whose
         return self.solution, "the reference"
@@ -188,12 +191,22 @@ def keep(name: str, answer: Answer) -> str:
         source = source_of(answer)
     except (OSError, TypeError):
         return ""
-    MINE.mkdir(exist_ok=True)
-    (MINE / f"{name}.py").write_text(source, encoding="utf-8")
-    return f"Kept in {(MINE / name).as_posix()}.py."
+    folder = mine_for(Path.cwd())
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.py").write_text(source, encoding="utf-8")
+    return f"Kept in {folder.name}/{name}.py."
 
 
-def kept(name: str) -> Answer | None:
-    """The reader's own answer from an earlier session."""
-    file = MINE / f"{name}.py"
-    return run_path(str(file)).get(name) if file.is_file() else None
+def kept(name: str, beside: Answer) -> Answer | None:
+    """The reader's own answer from an earlier session.
+
+    Args:
+        beside: what the notebook has now; its names are what the answer was
+            written with: imports of other cells.
+    """
+    file = mine_for(Path.cwd()) / f"{name}.py"
+    names = getattr(sys.modules.get(beside.__module__), "__dict__", {})
+    try:
+        return run_path(str(file), names).get(name)
+    except Exception:
+        return None  # there is none, or it does not even begin to run here
