@@ -3,7 +3,6 @@
 Answers climb in made-up graphs first, then in a photograph of a real leak.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -190,8 +189,6 @@ FIND_LEAK = Exercise(
 
 # ---- the real one
 
-WORK_SECONDS = 0.3
-
 
 @dataclass(frozen=True)
 class Found:
@@ -210,8 +207,7 @@ class Found:
 async def hunted(answer: Answer) -> Found:
     """Let the stage leak, and send an answer to find why."""
     async with running("collector off") as run:
-        await asyncio.sleep(WORK_SECONDS)
-        return hunt(answer, next(iter(run.stage.tallies)).batch)
+        return hunt(answer, await run.done_batch())
 
 
 def hunt(answer: Answer, thing: object) -> Found:

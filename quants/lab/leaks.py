@@ -3,6 +3,7 @@
 await leaks.grow()                  the collector is off, as in some pumps; live
 await leaks.lived("ring cut")       the same without a picture
 await leaks.births()                the lines that allocate what stays
+await leaks.who_holds()             who holds a batch that is done
 leaks.pictured(growth, ...)         some of them in one picture
 """
 
@@ -15,6 +16,7 @@ from quants.lab.charts import Chart
 from quants.lab.claims import Claim
 from quants.lab.desk import Desk
 from quants.lab.live import BLUE, FRAME_SECONDS, GREEN, GREY, INK, VERMILION
+from quants.lab.referrers import Graph, photograph
 from quants.lab.tallies import Growth, Look, Way, running
 from quants.memory import Allocation, top_allocations
 
@@ -161,7 +163,20 @@ async def births(seconds: float = 1.0, n: int = 4) -> Births:
         return Births(tuple(await top_allocations(seconds, n)), seconds)
 
 
+async def who_holds() -> Graph:
+    """Who holds a batch that the stage has done long ago, and who holds those."""
+    async with running("collector off") as run:
+        return photograph(await run.done_batch()).graph()
+
+
 # ---- what is claimed
+
+
+def hangs_on_a_ring(graph: Graph) -> bool | None:
+    """Whether a ring holds the thing, and nothing else holds it or the ring."""
+    return bool(graph.ring) and all(
+        k in graph.ring or not k.distance for k in graph.kinds
+    )
 
 
 def outlives(ring: tuple[bool, int, bool]) -> bool | None:
@@ -199,6 +214,12 @@ CLAIMS = (
         "the garbage collector does not free them either",
         only_the_collector_frees,
         "there was nothing left for it to free",
+    ),
+    Claim(
+        "a-batch-hangs-on-a-ring",
+        "what holds the batch holds itself, by way of others, and nobody else holds it",
+        "somebody holds the batch who is not held by himself",
+        hangs_on_a_ring,
     ),
     Claim(
         "a-weak-link-cuts-the-ring",

@@ -89,13 +89,9 @@ class Weighed:
 
     @property
     def helps(self) -> str:
-        """Whether the weakref pool does, in a few words."""
+        """Whether the weakref pool does, in a word."""
         pool, plain = self.weights["weakref pool"], self.weights["tuple"]
-        better = pool.blocks < plain.blocks or pool.ns < plain.ns
-        return (
-            f"{'yes' if better else 'no'}, {pool.blocks} blocks a tick against "
-            f"{plain.blocks} and {self.finding.ratio:.0f}x the time"
-        )
+        return "yes" if pool.blocks < plain.blocks or pool.ns < plain.ns else "no"
 
     def picture(self) -> Chart:
         """Three panels of bars, a row for each way."""

@@ -129,7 +129,9 @@ class Graph:
 
     def picture(self) -> Chart:
         """Boxes, and arrows from holder to held; a ring stands out."""
-        sentences = repr(self).replace("\n", "; ")
+        sentences = "; ".join(
+            " ".join(line.split()) for line in repr(self).splitlines()
+        )
         chart = Chart(
             "Who holds a batch that is done?", n=f"n = {self.kinds.total()} objects",
             alt=f"Boxes with arrows from holder to held: {sentences}.", height=210,
@@ -169,5 +171,5 @@ def arrow(axes: Axes, holder: Kind, held: Kind, name: str, colour: str) -> None:
     style = {"arrowstyle": "-|>", "color": colour, "linewidth": 2}
     style["connectionstyle"] = f"arc3,rad={-0.35 if back else 0}"
     axes.annotate("", end, start, arrowprops=style)
-    middle, height = (start[0] + end[0]) / 2, 0.75 if back else 0.1
+    middle, height = (start[0] + end[0]) / 2, 0.55 if back else 0.1
     axes.text(middle, height, name, ha="center", fontsize=9, color=colour)

@@ -28,6 +28,7 @@ Way = Literal["collector off", "collector on", "ring cut"]
 
 FULL_RATE = 50_000  # ticks/s
 WAKE_SECONDS = 0.005  # between two batches
+WORK_SECONDS = 0.3  # until some are done
 
 
 # ---- the stage
@@ -131,9 +132,9 @@ class Growth:
         before, after = self.before, self.after
         return (
             f"{self.way}: {before.done:,} batches done, {before.alive:,} still alive, "
-            f"{self.mb_per_second:.1f} MB/s. gc.collect() found {self.collected:,} "
-            f"dead objects; then {after.alive} alive, live bytes "
-            f"{before.live_mb:.1f} -> {after.live_mb:.1f} MB, "
+            f"{self.mb_per_second:.1f} MB/s.\n"
+            f"gc.collect() found {self.collected:,} dead objects: then {after.alive} "
+            f"alive, live bytes {before.live_mb:.1f} -> {after.live_mb:.1f} MB, "
             f"RSS {before.rss_mb:.1f} -> {after.rss_mb:.1f} MB."
         )
 
@@ -196,6 +197,11 @@ class Running:
         before, found = self.look(), gc.collect()
         self._collected = before, self.look(), found
         return True
+
+    async def done_batch(self) -> Batch:
+        """A batch that the stage has done, after some work, and that is alive."""
+        await asyncio.sleep(WORK_SECONDS)
+        return next(iter(self.stage.tallies)).batch
 
     def growth(self) -> Growth:
         """What was seen."""
