@@ -59,7 +59,7 @@ def lab(
     you have saved stays. JupyterLab listens on this machine alone. It asks
     nothing about news and looks for no updates.
     """
-    with one_sentence():
+    with one_sentence(stopped="stopped"):
         copies = Copies(clone_here())
         opened = copies.named(notebook or next(iter(fresh), "00"))
         renewed = [copies.named(words) for words in fresh]
@@ -152,7 +152,7 @@ def mine(file: Path | None, force: bool) -> None:
     browser on the left downloads the zip. At home unzip it at the top of your
     clone: the notebooks find your answers again.
     """
-    with one_sentence():
+    with one_sentence(stopped="stopped"):
         clone, folder = clone_around(Path.cwd()), mine_for(Path.cwd())
         asked = exercises(clone / ORIGINALS) if clone else {}
         solved = sorted(folder.glob("*.py"))

@@ -288,8 +288,6 @@ def test_one_ctrl_c_ends_jupyterlab_and_every_kernel_and_leaves_nothing(
         defaults = settings["schema"]["properties"]
         assert defaults["fetchNews"]["default"] == "false"
         assert defaults["checkForUpdates"]["default"] is False
-        update = json.loads(answer(f"{site}lab/api/update", token))
-        assert update["notification"] is None
 
         kernel = json.loads(answer(f"{site}api/kernels", token, b"{}"))["id"]
         until(lambda: kernel in " ".join(commands_below(child.pid)))
