@@ -12,13 +12,14 @@ import aiohttp
 from quants.lab.charts import Chart
 from quants.lab.desk import Desk
 from quants.lab.hist_task import LatencyHist
-from quants.lab.live import BLUE, GREEN, VERMILION
+from quants.lab.live import BLUE, GREEN, GREY, VERMILION
 from quants.lab.scraped import (
     RECEIVED,
     SENT,
     Scrape,
     Seen,
     SmallPump,
+    Stall,
     buckets,
     scrape,
 )
@@ -27,6 +28,7 @@ from quants.lab.session import end, session
 SCRAPE_SECONDS = 0.25  # the server keeps a body for 0.2 s
 CALM_SECONDS, SECONDS = 2.5, 6.0
 STALL_SECONDS, EVERY_SECONDS = 0.4, 1.5
+LOWEST = 0.01  # ms, on the axis
 
 
 class SeenPicture(Chart):
@@ -41,7 +43,7 @@ class SeenPicture(Chart):
         )  # fmt: skip
         panel = self.panel("time (s)", "at most (ms)", log="y")
         panel.set_xlim(0, seconds)
-        panel.set_ylim(0.01, 2000)
+        panel.set_ylim(LOWEST, 2000)
         panel.set_yticks(
             [0.01, 0.1, 1, 10, 100, 1000], ["0.01", "0.1", "1", "10", "100", "1000"]
         )
@@ -52,8 +54,9 @@ class SeenPicture(Chart):
             )[0]
             for colour in (VERMILION, BLUE, GREEN)
         ]
-        names = ["p99 from due", "p50 from due", "p99 from receipt"]
-        self.key(names, [VERMILION, BLUE, GREEN])
+        (self.stalls,) = panel.plot([], [], "^", color=GREY, clip_on=False)
+        names = ["p99 from due", "p50 from due", "p99 from receipt", "▲ stall"]
+        self.key(names, [VERMILION, BLUE, GREEN, GREY])
 
     def update(self, seen: Seen) -> bool:
         """Show all points so far; whether the axes had to change."""
@@ -62,6 +65,8 @@ class SeenPicture(Chart):
         seconds, p50, p99, held = zip(*seen.points, strict=True)
         for line, values in zip(self.lines, (p99, p50, held), strict=True):
             line.set_data(seconds, [1e3 * value for value in values])
+        moments = [stall.seconds for stall in seen.stalls]
+        self.stalls.set_data(moments, [LOWEST] * len(moments))
         (panel,) = self.figure.axes
         full = bool(seconds[-1] > panel.get_xlim()[1])
         if full:
@@ -73,10 +78,11 @@ async def watch(
     pump: SmallPump, hist: Any = LatencyHist, seconds: float = SECONDS
 ) -> Seen:
     """Scrape the pump, while after a calm its loop stalls now and then; live."""
-    lab, seen, picture = await session(), Seen(hist), SeenPicture(seconds)
-    live = picture.live(*picture.lines)
+    lab, picture = await session(), SeenPicture(seconds)
+    live = picture.live(*picture.lines, picture.stalls)
     live.draw()  # the first frame takes longest, and is a stall, too
     await asyncio.sleep(2 * SCRAPE_SECONDS)
+    seen = Seen(hist)
     desk, stalling = Desk(live, seconds), Stalling(seen)
     desk.slider("stall (ms)", range(0, 1000, 20), 0, stalling.turn)
     tasks = lab.start(scraping(pump, seen)), lab.start(stalling.run())
@@ -102,12 +108,11 @@ async def watch(
 
 async def scraping(pump: SmallPump, seen: Seen) -> None:
     """Scrape again and again."""
-    began = time.monotonic()
     async with aiohttp.ClientSession() as http:
         while True:
             exposition = await scrape(http, pump)
             counts = {name: buckets(exposition, name) for name in (SENT, RECEIVED)}
-            seen.add(Scrape(time.monotonic() - began, counts))
+            seen.add(Scrape(time.monotonic() - seen.began, counts))
             await asyncio.sleep(SCRAPE_SECONDS)
 
 
@@ -128,6 +133,7 @@ class Stalling:
             self.seconds = STALL_SECONDS
         while True:
             if self.seconds:
+                moment = time.monotonic() - self.seen.began
+                self.seen.stalls.append(Stall(moment, self.seconds))
                 time.sleep(self.seconds)  # noqa: ASYNC251 - the stall
-                self.seen.stalls += 1
             await asyncio.sleep(EVERY_SECONDS - self.seconds)
