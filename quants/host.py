@@ -155,6 +155,19 @@ def _dies_with_us() -> Callable[[], None] | None:
     return between_fork_and_exec
 
 
+@contextmanager
+def suspended(pid: int) -> Iterator[None]:
+    """A process that hangs while the block runs: it is there, and does nothing."""
+    import psutil  # takes 20 ms, for few
+
+    process = psutil.Process(pid)
+    process.suspend()  # SIGSTOP, and what Windows has instead
+    try:
+        yield
+    finally:
+        process.resume()
+
+
 def thread_states(threads: Iterable[tuple[int, int]]) -> str:
     """A letter for each thread (pid, tid): R runs or could, S waits.
 

@@ -36,6 +36,7 @@ class RedisServer(NamedTuple):
     url: str
     how: str  # one sentence, without a password
     ours: bool
+    pid: int | None = None  # of ours
 
 
 def connect(url: str, timeout: float = 1.0, protocol: int | None = None) -> redis.Redis:
@@ -109,7 +110,7 @@ def _own_server(program: str, folder: Path | None) -> Iterator[RedisServer]:
             with running(command, stdout=subprocess.DEVNULL) as child:
                 if _answers(url := f"redis://127.0.0.1:{port}/0", child):
                     how = f"{program} of our own on port {port}, {url}"
-                    yield RedisServer(url, how, ours=True)
+                    yield RedisServer(url, how, ours=True, pid=child.pid)
                     return
     raise EnvironmentFault(
         f"{program} did not start on any of {PORTS_TO_TRY} free ports of 127.0.0.1; "
@@ -143,7 +144,7 @@ def _stand_in() -> Iterator[RedisServer]:
         url = f"redis://127.0.0.1:{port}/0"
         missing = f"no {' or '.join(PROGRAMS)} on PATH"
         how = f"{missing}: fakeredis stands in on port {port}, {url}"
-        yield RedisServer(url, how, ours=True)
+        yield RedisServer(url, how, ours=True, pid=child.pid)
 
 
 def serve_stand_in() -> None:

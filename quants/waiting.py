@@ -32,10 +32,10 @@ Result = TypeVar("Result")
 
 
 def threads_for(calls_per_second: float, seconds_per_call: float) -> int:
-    """How many threads so many calls need, each of them busy half of its time.
+    """How many threads so many calls need, each busy half of the time.
 
-    Little's law: calls per second, times seconds per call, is how many wait at
-    once on average; it does not matter how they are spread.
+    Little's law: calls per second, times seconds per call, is how many
+    wait at once on average; it does not matter how they are spread.
     """
     waiting = calls_per_second * seconds_per_call
     return min(max(math.ceil(waiting / BUSY_SHARE), FEWEST), MOST)
@@ -114,7 +114,9 @@ class RedisThreads:
         self._client.close()
 
     async def call(
-        self, function: Callable[[redis.Redis, Argument], Result], what: Argument
+        self,
+        function: Callable[[redis.Redis, Argument], Result],
+        what: Argument,
     ) -> Result:
         """`function(client, what)`, on a thread.
 
@@ -124,12 +126,12 @@ class RedisThreads:
         """
         self._admit()
         start, loop = self._clock(), asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pool, self._on_thread, function, what)
+        job = loop.run_in_executor(self._pool, self._on_thread, function, what)
         self.in_flight += 1
-        future.add_done_callback(self._landed)
-        await asyncio.wait([future], timeout=self.call_seconds)
+        job.add_done_callback(self._landed)
+        await asyncio.wait([job], timeout=self.call_seconds)
         self.seconds.record(round((self._clock() - start) * 1e9))
-        return self._answer(future)
+        return self._answer(job)
 
     def _on_thread(
         self, function: Callable[[redis.Redis, Argument], Result], what: Argument
