@@ -4,6 +4,7 @@ from typing import Any
 
 from quants.lab import (
     batch_task,
+    brownout,
     conservation,
     cost_task,
     counters,
@@ -15,12 +16,14 @@ from quants.lab import (
     fat_print,
     fence,
     freezing,
+    gated,
     gc_policy_task,
     gil_free,
     group_commit,
     growing,
     hist_task,
     kills,
+    lanes,
     leak_task,
     leaks,
     loops,
@@ -29,6 +32,7 @@ from quants.lab import (
     observer,
     omission,
     opening,
+    outage,
     own_loop,
     pages,
     pauses,
@@ -40,6 +44,7 @@ from quants.lab import (
     pool_threads,
     prices,
     profilers,
+    risk_gate_task,
     rolling_task,
     safe_log_task,
     scraped,
@@ -51,6 +56,7 @@ from quants.lab import (
     timing,
     turns_taken,
     two_loops,
+    waits,
     window_costs,
 )
 from quants.lab.claims import Claim, Verdict
@@ -72,6 +78,7 @@ CLAIMS: dict[str, Claim] = {
         *(counters.CLAIMS, engines_compared.CLAIMS, engine_records.CLAIMS),
         *(two_loops.CLAIMS, pick_task.CLAIMS),
         *(omission.CLAIMS, percentiles.CLAIMS, scraped.CLAIMS, observer.CLAIMS),
+        *(brownout.CLAIMS, waits.CLAIMS, outage.CLAIMS, lanes.CLAIMS, gated.CLAIMS),
     )
     for claim in claims
 }
@@ -90,6 +97,7 @@ EXERCISES: dict[str, Exercise] = {
         gc_policy_task.GC_POLICY,
         pick_task.PICK_ENGINE,
         hist_task.LATENCY_HIST,
+        risk_gate_task.RISK_GATE,
     )
 }
 
