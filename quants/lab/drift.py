@@ -30,6 +30,7 @@ Integers = npt.NDArray[np.int64]
 TICKS = 10_000_000
 CHUNK = 1 << 16  # ticks: all arrays together are a few megabytes
 DIGITS = 16  # of a float64; of more nobody can tell
+NAMED = 10, 1000, 100_000, 10_000_000  # on an axis, in ticks
 
 
 def dollars(rows: Rows) -> Floats:
@@ -185,6 +186,8 @@ def drift_chart(drift: Drift) -> Chart:
         ticks, right = zip(*drift.right[kind].items(), strict=True)
         panel.plot(ticks, right, "o-", color=colour, markersize=4)
         panel.text(ticks[-1], right[-1] + 1.3, kind, color=colour, ha="right")
+    panel.set_xticks(NAMED, [f"{number:,}" for number in NAMED])
+    panel.set_xticks([], minor=True)
     panel.set_ylim(0, DIGITS + 4)
     panel.set_yticks(range(0, DIGITS + 1, 4))
     return chart

@@ -125,6 +125,7 @@ def fat_chart(printed: FatPrint) -> Chart:
     }
     panel.set_yticks(list(named), list(named.values()))
     panel.minorticks_off()
+    panel.set_position((0.1, 0.22, 0.87, 0.58))
     chart.key(kinds, [COLOURS.get(kind, ORANGE) for kind in kinds])
     return chart
 
@@ -146,8 +147,8 @@ CLAIMS = (
     ),
     Claim(
         "your-window-is-exact",
-        "your window was right to the last digit, faulty tick or not",
-        "your window was off",
+        "this window was right to the last digit, faulty tick or not",
+        "this window was off",
         lambda printed: max(printed.off["yours"]) == 0,
     ),
 )

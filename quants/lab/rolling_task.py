@@ -15,14 +15,13 @@ Tick = tuple[int, int]  # price, size
 
 
 class RollingVwap:
-    """The VWAP of the last n ticks, exact: whole numbers in, a Fraction out."""
+    """The VWAP of the last n ticks: whole numbers in, a Fraction out."""
 
     def __init__(self, n: int) -> None:
         self._n, self._ticks = n, deque[Tick]()
         self._price_size = self._size = 0
 
     def add(self, price: int, size: int) -> None:
-        """A tick comes; beyond n of them the oldest one goes."""
         self._ticks.append((price, size))
         self._price_size += price * size
         self._size += size

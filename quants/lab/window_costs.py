@@ -22,6 +22,7 @@ from quants.lab.panels import number_text
 from quants.lab.rolling import (
     BUDGET_US,
     MIDDLE,
+    ROUNDS,
     TRIES,
     WAYS,
     Cost,
@@ -89,7 +90,7 @@ def costs_chart(costs: Costs) -> Chart:
     """Two panels over the width: what is counted, what is measured."""
     chart = Chart(
         "What one more tick costs",
-        n=f"n = {TRIES} ticks each, the quickest",
+        n=f"n = {ROUNDS * TRIES} ticks each, the quickest",
         alt="Two panels with logarithmic axes over the ticks in the window, a line "
         f"each for {', '.join(costs.ways)}: lines of Python that run for a tick, and "
         "microseconds it takes, beside its budget. The naive line climbs with the "
@@ -116,7 +117,9 @@ def costs_chart(costs: Costs) -> Chart:
 def name_decades(panel: Axes) -> None:
     """Numbers in place of powers of ten; below, the windows'."""
     panel.set_xticks(WINDOWS, [f"{held:,}" for held in WINDOWS])
-    panel.yaxis.set_major_formatter(lambda number, _: f"{number:,g}")
+    panel.yaxis.set_major_formatter(
+        lambda number, _: f"{number:g}" if number < 10_000 else f"{number / 1000:g}k"
+    )
     panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_xticks([], minor=True)
 
@@ -142,7 +145,7 @@ class Budget:
         """A dot each, and the budget."""
         chart = Chart(
             f"One tick, with {MIDDLE} in the window, and its budget",
-            n=f"n = {TRIES} batches each, the quickest",
+            n=f"n = {ROUNDS * TRIES} batches each, the quickest",
             alt="A dot for each way on a logarithmic axis of microseconds a tick, and "
             "the budget of 20: the naive window and NumPy tick by tick lie beyond it, "
             "the rolling window and NumPy in batches within.",
@@ -236,8 +239,8 @@ CLAIMS = (
     ),
     Claim(
         "your-window-does-not-care-how-wide",
-        "your window runs as many lines for a tick, however many it holds",
-        "your window runs more lines the more ticks it holds",
+        "this window runs as many lines for a tick, however many it holds",
+        "this window runs more lines the more ticks it holds",
         lambda costs: stays(costs, "yours"),
     ),
 )
