@@ -59,8 +59,8 @@ class VwapBand(PriceBand, CountingRule):
 def around(price_size: int, size: int, percent: int) -> tuple[int, int]:
     """The integers within some percent of price_size / size, exactly.
 
-    It is (price_size ± |price_size|·percent) / size; `low` is rounded up, `high`
-    down.
+    It is (price_size ± abs(price_size)·percent) / size; `low` is rounded up,
+    `high` down.
     """
     reach, middle = abs(price_size) * percent, price_size * WHOLE
     return -((reach - middle) // (size * WHOLE)), (reach + middle) // (size * WHOLE)

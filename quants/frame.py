@@ -1,5 +1,7 @@
 """Frames: a header of 32 bytes, then whole ticks. Bytes in, batches out.
 
+The header, all little-endian::
+
     offset  0  magic      b"QTIK"
             4  version    u1, 1
             5  kind       u1, see Kind
@@ -9,8 +11,8 @@
            16  first_seq  u8, sequence number of the first row
            24  sent_ns    u8, intended send time of the first row
 
-All little-endian. A frame is encoded once, by the source; the log appends
-these very bytes, and a decoded batch views them without a copy.
+A frame is encoded once, by the source; the log appends these very bytes, and a
+decoded batch views them without a copy.
 """
 
 import struct
