@@ -118,9 +118,12 @@ def prepared(copies: Copies, renewed: Sequence[str]) -> Iterator[str]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """End the block, quietly, on Ctrl-C, SIGTERM or a terminal that is closed."""
-    names = (name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-    numbers = [signal.Signals[name] for name in names]
+    """End the block, quietly, on Ctrl-C, SIGTERM or a terminal that is closed.
+
+    What is ignored, such as SIGHUP under nohup, stays ignored.
+    """
+    known = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))
+    numbers = [n for n in known if n and signal.getsignal(n) != signal.SIG_IGN]
     before = [signal.signal(n, signal.default_int_handler) for n in numbers]
     try:
         with suppress(KeyboardInterrupt):

@@ -325,16 +325,30 @@ def test_ctrl_c_during_the_start_is_as_quiet(clone: Path, tmp_path: Path):
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_each_signal_that_ends_us_ends_the_block_quietly(number: signal.Signals):
-    before = signal.getsignal(number)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_each_signal_that_ends_us_ends_the_block_quietly(name: str):
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    before = [signal.getsignal(number) for number in numbers]
     reached = []
     with ended_by_signals():
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.Signals[name])
         time.sleep(DEADLINE)
         reached.append("the end of the block")
     assert reached == []
-    assert signal.getsignal(number) is before
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+@posix
+def test_under_nohup_a_closed_terminal_ends_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        reached = []
+        with ended_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            reached.append("the end of the block")
+        assert reached
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 STUBBORN = """
