@@ -18,7 +18,7 @@ READER := $(VENV)/.reader
 DEVELOPER := $(VENV)/.developer
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help run lab test long lint types bench verdicts notebooks compare kernels browser clean
+.PHONY: help run lab test long lint types bench verdicts notebooks compare kernels browser book clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -76,6 +76,12 @@ kernels: $(DEVELOPER)  ## What a page does to a widget, on the kernels in IPYKER
 
 browser: $(DEVELOPER)  ## The notebooks and the live page in a real Chromium
 	$(BIN)/python -m pytest -m "browser and not long" tests/browser $(ARGS)
+
+book:  ## The notebooks and documents as a site, in build/book
+	test -f .venv-book/.ready || $(PYTHON) -m venv .venv-book
+	$(BIN:$(VENV)%=.venv-book%)/python -m pip install --quiet -e ".[book]"
+	@touch .venv-book/.ready
+	$(BIN:$(VENV)%=.venv-book%)/python -m tools.book $(ARGS)
 
 clean:  ## Remove the environment and what the tools left
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
