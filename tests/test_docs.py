@@ -7,7 +7,7 @@ import pytest
 
 from quants.lab.board import CLAIMS
 from quants.lab.claims import Claim
-from tools import claims
+from tools import book, claims
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -48,3 +48,19 @@ def test_an_output_without_a_verdict_is_refused():
     assert claims.word_on(sun, "it dawns\nREFUTED: it is not.\n", book) == "REFUTED"
     with pytest.raises(ValueError, match=r"00_dawn.*no verdict on 'the-sun-rises'"):
         claims.word_on(sun, "REFUTED: perhaps.\n", book)
+
+
+def test_what_is_wrong_with_a_page_of_the_book_is_found(tmp_path: Path):
+    (tmp_path / "a.html").write_text(
+        '<a href="nowhere.html">the theme may</a><article><h1>A</h1><h3>skips</h3>'
+        '<img src="p.png"><img src="q.png" alt="a curve"><a href="b.html#here">b</a>'
+        '<a href="b.html#there">b</a><a href="c.html">c</a><a href="https://x.y">x</a>'
+        "</article>"
+    )
+    (tmp_path / "b.html").write_text('<article><h1 id="here">B</h1></article>')
+    assert list(book.faults(tmp_path)) == [
+        "a.html: a heading skips a level: h3",
+        "a.html: a picture without words: p.png",
+        "a.html: links to b.html#there, and no such place is in it",
+        "a.html: links to c.html, which is not there",
+    ]
