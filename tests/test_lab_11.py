@@ -27,6 +27,7 @@ from quants.lab.scraped import (
 )
 from quants.lab.source import show, show_diff
 from quants.server import MetricsServer
+from quants.vwap import Vwap
 from tests.exercising import try_all
 
 pytestmark = pytest.mark.usefixtures("shown", "closed")
@@ -251,6 +252,8 @@ def test_the_axis_grows_with_the_time():
         counts = {0.001: number, 0.5: 0, inf: 0}
         seen.add(Scrape(number, {SENT: counts, RECEIVED: dict.fromkeys(counts, 0)}))
     assert picture.update(seen)
+    assert picture.figure.axes[0].get_xlim()[1] > 2
+    assert not picture.update(seen)
     assert seen.points[-1].p99 == 0.001
     assert isnan(seen.points[-1].held_p99)
 
@@ -307,6 +310,20 @@ async def test_nothing_is_read_until_somebody_asks_and_a_crowd_reads_five_times(
     assert "nobody asked: 0 reads" in repr(found)
 
 
+async def test_a_stage_that_reads_its_metrics_is_noticed(monkeypatch):
+    class Nosy(Vwap):
+        def __init__(self, symbols, registry):
+            super().__init__(symbols, registry)
+            self.registry = registry
+
+        async def run(self, batches):
+            await super().run(batches)
+            self.registry.json_body()
+
+    monkeypatch.setattr(observer, "Vwap", Nosy)
+    assert (await observer.reads(ticks=100)).unasked == 1
+
+
 @pytest.mark.parametrize(
     ("claim", "found", "word"),
     [
@@ -324,6 +341,7 @@ async def test_the_overhead_is_measured_in_turn_and_drawn():
     found = await observer.overhead(rounds=3)
     assert list(found.ns) == list(observer.WAYS)
     assert found.batching.pairs == 3
+    assert found.batching.left > found.batching.right  # some fifty times as much
     assert found.picture().png()
     assert "ns a tick" in repr(found)
 
