@@ -222,8 +222,8 @@ async def test_the_slider_widens_the_window(monkeypatch: pytest.MonkeyPatch):
     assert max(ticks for ticks, _ in found.dots) > 100
 
 
-def test_what_a_tick_costs_for_each_in_the_window_is_told_by_the_later_dots():
-    dots = ((1, 900.0), (80, 40.0), (90, 45.0), (100, 50.0))
+def test_what_each_tick_in_the_window_costs_is_told_by_the_quickest_later_dot():
+    dots = ((10, 1.0), (80, 40.0), (90, 900.0), (100, 60.0))
     found = Filled(dots)
     assert found.each_us == 0.5
     assert "0.50 µs dearer: 40 of them" in repr(found)

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from statistics import median, quantiles
+from statistics import quantiles
 from types import FrameType
 from typing import Any, NamedTuple
 
 from quants.lab.charts import Chart
 from quants.lab.desk import Desk
 from quants.lab.exercise import Answer
-from quants.lab.live import INK, VERMILION
+from quants.lab.live import GREY, INK, VERMILION
 from quants.lab.panels import budget_us
 from quants.lab.session import session
 from quants.lab.timing import stopwatch
@@ -152,6 +152,7 @@ def lines_run(call: Callable[[], Any]) -> int:
 
 SECONDS = 3.0
 FULL = 0.9  # of the time, after which the window is
+WARM_SECONDS = 0.005  # after a pause a core is slow
 WIDTHS = range(100, 1000, 100)  # ticks; what the slider offers
 
 
@@ -163,9 +164,9 @@ class Filled:
 
     @property
     def each_us(self) -> float:
-        """Microseconds that a tick takes for every one in the window."""
+        """Microseconds for every tick in the window, at the quickest."""
         most = max(held for held, _ in self.dots)
-        return median(us / held for held, us in self.dots if 2 * held > most)
+        return min(us / held for held, us in self.dots if 2 * held > most)
 
     def __repr__(self) -> str:
         return (
@@ -183,8 +184,8 @@ class FillPicture(Chart):
             "The window fills up",
             n="n = ticks so far",
             alt="A dot for every tick: the microseconds that its sums took, over the "
-            "ticks that the window then held. The dots climb along a straight line and "
-            "cross the budget of one tick.",
+            "ticks that the window then held. The dots climb along a straight, dashed "
+            "line and cross the budget of one tick.",
         )
         panel = self.axes = self.panel("in the window (ticks)", "adding up took (µs)")
         (self.dots,) = panel.plot([], [], "o", color=VERMILION, alpha=0.6, markersize=4)
@@ -207,6 +208,11 @@ class FillPicture(Chart):
         self.axes.set_ylim(0, max(top, usual * 1.5))
         return True
 
+    def undisturbed(self, each_us: float) -> None:
+        """The line on which the dots lie if nothing disturbs them."""
+        right = self.axes.get_xlim()[1]
+        self.axes.plot([0, right], [0, right * each_us], "--", color=GREY, zorder=1)
+
 
 async def fill(held: int = WIDTHS[0], seconds: float = SECONDS) -> Filled:
     """Let a naive window fill up, live; the slider is its width in ticks."""
@@ -220,6 +226,8 @@ async def fill(held: int = WIDTHS[0], seconds: float = SECONDS) -> Filled:
         nonlocal last
         since, last = last, time.monotonic()
         tick_rate = window.span_ns / TICK_NS / (FULL * seconds)
+        while time.monotonic() < last + WARM_SECONDS:
+            window.sums()
         for _ in range(1 + int((last - since) * tick_rate)):
             window.add(ticks.take(1))
             took = min(stopwatch(window.sums) for _ in range(TRIES))
@@ -231,6 +239,7 @@ async def fill(held: int = WIDTHS[0], seconds: float = SECONDS) -> Filled:
     def still() -> FillPicture:
         whole = FillPicture()
         whole.update(dots)
+        whole.undisturbed(Filled(tuple(dots)).each_us)
         whole.sample(f"n = {len(dots):,} ticks")
         return whole
 
