@@ -190,8 +190,8 @@ class FillPicture(Chart):
         panel = self.axes = self.panel("in the window (ticks)", "adding up took (µs)")
         (self.dots,) = panel.plot([], [], "o", color=VERMILION, alpha=0.6, markersize=4)
         panel.axhline(BUDGET_US, color=INK, linewidth=2)
-        panel.text(105, BUDGET_US, f"budget {BUDGET_US:g} µs", fontsize=9,
-                   ha="right", va="bottom")  # fmt: skip
+        panel.text(1, BUDGET_US, f"budget {BUDGET_US:g} µs", fontsize=9, ha="right",
+                   va="bottom", transform=panel.get_yaxis_transform())  # fmt: skip
         panel.set_xlim(0, 105)
         panel.set_ylim(0, 60)
 
