@@ -72,12 +72,12 @@ CLAIMS: dict[str, Claim] = {
         *(message_cost.CLAIMS, slow_consumers.CLAIMS, fanned.CLAIMS),
         fence.CLAIMS,
         *(group_commit.CLAIMS, pool_threads.CLAIMS, kills.CLAIMS),
-        *(leaks.CLAIMS, pages.CLAIMS, pool_claim.CLAIMS, leak_task.CLAIMS),
         *(window_costs.CLAIMS, gil_free.CLAIMS, drift.CLAIMS, fat_print.CLAIMS),
+        *(leaks.CLAIMS, pages.CLAIMS, pool_claim.CLAIMS, leak_task.CLAIMS),
         *(pauses.CLAIMS, growing.CLAIMS, freezing.CLAIMS, policed.CLAIMS),
+        *(omission.CLAIMS, percentiles.CLAIMS, scraped.CLAIMS, observer.CLAIMS),
         *(counters.CLAIMS, engines_compared.CLAIMS, engine_records.CLAIMS),
         *(two_loops.CLAIMS, pick_task.CLAIMS),
-        *(omission.CLAIMS, percentiles.CLAIMS, scraped.CLAIMS, observer.CLAIMS),
         *(brownout.CLAIMS, waits.CLAIMS, outage.CLAIMS, lanes.CLAIMS, gated.CLAIMS),
     )
     for claim in claims
@@ -92,11 +92,11 @@ EXERCISES: dict[str, Exercise] = {
         fan_out_task.FAN_OUT,
         batch_task.CHOOSE_BATCH,
         safe_log_task.SAFE_LOG,
-        leak_task.FIND_LEAK,
         rolling_task.ROLLING_VWAP,
+        leak_task.FIND_LEAK,
         gc_policy_task.GC_POLICY,
-        pick_task.PICK_ENGINE,
         hist_task.LATENCY_HIST,
+        pick_task.PICK_ENGINE,
         risk_gate_task.RISK_GATE,
     )
 }
