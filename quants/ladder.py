@@ -57,13 +57,14 @@ Found = dict[Side, list[Run]]
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """What was measured of one engine at one batch size: medians of the rounds.
+    """What was measured of one engine at one batch size: mostly medians of the rounds.
 
     Attributes:
         batch: rows.
         ratio: its ticks/s to those of inline, session, in the same round.
         band: how far two runs of inline differ, as a factor.
-        here_us: CPU time of this process and all its threads, for a batch.
+        here_us: CPU time of this process and all its threads, for a batch; the
+            least of the rounds, for a busy machine only ever adds to it.
         busy_cores: CPU time of the workers, summing, in a second.
     """
 
@@ -116,7 +117,7 @@ def rungs(found: Found) -> Iterator[Rung]:
             ticks_per_second=beside.left,
             ratio=beside.ratio,
             band=beside.band,
-            here_us=median(1e6 * run.cpu_seconds / run.batches for run in runs),
+            here_us=min(1e6 * run.cpu_seconds / run.batches for run in runs),
             busy_cores=median(run.busy_seconds / run.seconds for run in runs),
         )
 

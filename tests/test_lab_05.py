@@ -96,6 +96,16 @@ HALF = who([(0, 20)], [(0, 3), (6, 9), (19, 20)])
             answers(0.001, [0.051] * 2 + [0.001] * 18),
             "INCONCLUSIVE",
         ),
+        (
+            "an-answer-waits-for-its-turn",
+            Starved(
+                {
+                    "alone": [0.06] * 5 + [0.001] * 55,
+                    "thread, long turns": [0.051] * 15 + [0.001] * 5,
+                }
+            ),
+            "SUPPORTED",  # a busy machine: alone some wait, beside it most
+        ),
         ("shared-sums-are-exact", Poured(9, 1.0, True), "SUPPORTED"),
         ("shared-sums-are-exact", Poured(9, 1.0, False), "REFUTED"),
     ],

@@ -217,7 +217,7 @@ def waits_for_a_turn(starved: Starved) -> bool | None:
     """Whether answers wait as long as a turn is, if a thread computes.
 
     Not all do: on a busy machine an answer may come before the other thread
-    has noticed that it could have its turn.
+    has noticed that it could have its turn, and some wait that long alone.
     """
     beside, alone = (
         sum(wait >= CLOSE * LONG_TURN for wait in waits) / len(waits)
@@ -225,7 +225,7 @@ def waits_for_a_turn(starved: Starved) -> bool | None:
     )
     if beside < RARELY:
         return False
-    return True if beside > MANY and alone < RARELY else None
+    return True if beside > MANY and alone < beside / 4 else None
 
 
 def of(name: str) -> Claim:
