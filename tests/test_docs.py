@@ -55,9 +55,11 @@ def test_what_is_wrong_with_a_page_of_the_book_is_found(tmp_path: Path):
         '<a href="nowhere.html">the theme may</a><article><h1>A</h1><h3>skips</h3>'
         '<img src="p.png"><img src="q.png" alt="a curve"><a href="b.html#here">b</a>'
         '<a href="b.html#there">b</a><a href="c.html">c</a><a href="https://x.y">x</a>'
-        "</article>"
+        "</article>",
+        encoding="utf-8",
     )
-    (tmp_path / "b.html").write_text('<article><h1 id="here">B</h1></article>')
+    b = '<article><h1 id="here">B</h1></article>'
+    (tmp_path / "b.html").write_text(b, encoding="utf-8")
     assert list(book.faults(tmp_path)) == [
         "a.html: a heading skips a level: h3",
         "a.html: a picture without words: p.png",
