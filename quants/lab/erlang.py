@@ -3,7 +3,7 @@
 Calls come by chance (M), are served for times by chance (M), both exponential,
 by c threads in the order of arrival: M/M/c.
 
-Source: L. Kleinrock, Queueing Systems, volume 1 (1975), sections 3.4 to 3.6.
+Source: L. Kleinrock, Queueing Systems, volume 1 (1975), chapter 3.
 """
 
 import math

@@ -110,6 +110,12 @@ class Riding:
         self.writes = Checks(self._write, WRITES)
         self.turned = [(0.0, CALM_MS)]
 
+    async def connect(self) -> None:
+        """Have each thread connect, so that no check pays for it."""
+        loop, pool = asyncio.get_running_loop(), self.pool
+        calls = (loop.run_in_executor(pool, self.client.ping) for _ in range(THREADS))
+        await asyncio.gather(*calls, return_exceptions=True)
+
     async def _check(self) -> Fate:
         question = ask_soon if self.way == "deadline" else ask
         try:
@@ -159,9 +165,10 @@ async def riding(way: Way) -> AsyncIterator[Riding]:
     server = await lab.redis()
     file = lab.folder / f"{time.monotonic_ns()}.log"
     async with SlowRedis(server.url) as slow:
-        slow.takes(CALM_MS / 1e3)
         going = Riding(way, slow, file, answers(server))
         try:
+            await going.connect()
+            slow.takes(CALM_MS / 1e3)
             async with going.checks, going.writes:
                 try:
                     yield going
