@@ -85,6 +85,12 @@ def raced(
     )
 
 
+def slowed() -> Raced:
+    """An interpreter on which workers never pay."""
+    engines = {"inline": 1.0, "threads": 9.0, "interpreters": 9.0, "processes": 9.0}
+    return Raced(guest("3.14.1"), dict.fromkeys(engines_compared.WORKLOADS, engines))
+
+
 def bench(gil: bool, verdict: str) -> Bench:
     rungs = (Rung("threads", 10, 0.1, "slower"), Rung("threads", 4096, 1.5, verdict))
     return Bench(guest("3.14.1", gil), rungs)
@@ -132,6 +138,7 @@ def pick(share: float) -> Picks:
             Race((raced(sum=1.9, crumbs=1.5),)),
             "REFUTED",
         ),
+        ("no-engine-wins-everywhere", Race((slowed(),)), "REFUTED"),
         (
             "the-pumps-threads-pay-without-a-gil",
             [bench(True, "alike"), bench(False, "faster")],
@@ -577,7 +584,9 @@ def test_an_engine_that_is_not_there_is_no_good_pick():
 
 def test_a_profile_tells_what_the_race_measured():
     row = raced(gil=False)
-    seconds = row.seconds | {"crumbs": {"inline": 1e-3, "threads": 4e-3}}
+    seconds = row.seconds | {
+        "crumbs": {"inline": 1e-3, "threads": 4e-3, "processes": 1}
+    }
     row = row._replace(seconds=seconds)
     told = pick_task.profile_of(row, "sum")
     assert told.handing_us == pytest.approx(4e-3 / 200 * 1e6)

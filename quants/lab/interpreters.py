@@ -60,8 +60,8 @@ class Guest(NamedTuple):
 
     @property
     def own_gils(self) -> bool:
-        """Whether its sub-interpreters have a GIL each, or there is none at all."""
-        return self.minor >= (3, 12) or not self.gil
+        """Whether its sub-interpreters have a GIL each, where it has one at all."""
+        return self.minor >= (3, 12)
 
     @property
     def name(self) -> str:
