@@ -39,7 +39,6 @@ HOUSE = (
     {
         *("vwap", "windows", "pools", "simple_pools", "monitor", "stalls", "memory"),
         *("engines", "shared", "lane", "dealer", "worker"),
-        *("dask_engine", "dask_cluster"),
         *("ticklog", "disk", "archive", "logfile", "recovery"),
         *("risk", "rules", "limits", "alerts"),
         *("tick_rules", "counting_rules", "seconds", "silence", "gate"),
