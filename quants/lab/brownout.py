@@ -92,7 +92,7 @@ async def watch(seconds: float = OVER) -> Ride:
             turned = True
             going.turn(milliseconds)
 
-        desk.slider("Redis takes (ms)", SLIDER, CALM_MS, turn)
+        desk.slider("Redis (ms)", SLIDER, CALM_MS, turn)
         await desk.run(look, lambda: None)
     ride = going.ride()
     desk.handle.update(pictured(ride))
