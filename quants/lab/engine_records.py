@@ -121,7 +121,7 @@ CLAIMS = (
 
 # ---- made once
 
-PASSES = 10  # through all interpreters: a busy moment of the machine spoils one
+PASSES = 20  # through all interpreters: a busy moment of the machine spoils one
 
 
 async def record(

@@ -24,7 +24,7 @@ from quants.lab.live import GREEN, INK, SKY, VERMILION
 from quants.lab.screen import screen
 from quants.lab.session import session
 
-ROUNDS, RECORDED_ROUNDS = 3, 40
+ROUNDS, RECORDED_ROUNDS = 3, 80
 RACE_SECONDS = 14.0  # after which no further interpreter is asked
 LEAST_SECONDS = 5.0  # that the last one has
 ENGINES = ("threads", "interpreters", "processes")
