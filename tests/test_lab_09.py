@@ -21,6 +21,7 @@ from quants.lab.source import show, show_diff
 from quants.lab.tallies import Growth, Look, LooseShare, Share, Shares, Tally
 from quants.market import Market
 from quants.memory import dead_cycle
+from quants.simple_pools import FreeListPool
 from quants.tick import Batch
 from quants.turns import gil_enabled
 from tests.exercising import try_all
@@ -182,6 +183,7 @@ def test_a_photograph_shows_who_holds_whom_and_by_what():
     assert graph.arrows[two, one] == ".held"
     assert graph.kinds[two] == len(above) == 2
     assert graph.arrows[Kind(2, "list"), two] == "[ ]"
+    assert graph.kinds[Kind(2, "list")] == 1  # `above`, and no list of the camera's
     assert graph.ring == set()
 
 
@@ -271,6 +273,12 @@ def test_every_side_finds_the_same_sum():
         assert [side.total(ticks) for _ in range(3)] == [expected] * 3, name
         tick = side.make(*ticks[0])
         assert (tick[1] if name == "tuple" else tick.price) == ticks[0][1]
+
+
+def test_a_tick_given_back_by_hand_is_back_in_its_pool():
+    pool = FreeListPool(3)
+    assert pool_sides.and_back(pool.lease, [(0, 2, 3, 0), (0, 5, 7, 0)]) == 41
+    assert (pool.free, pool.misses) == (3, 0)
 
 
 def test_blocks_are_counted_as_python_counts_them():
