@@ -288,6 +288,13 @@ def test_blocks_are_counted_as_python_counts_them():
     assert pool_claim.blocks(lambda *four: [list(four)], ticks) == 4
 
 
+def test_freed_tuples_that_wait_to_be_used_again_hide_no_block():
+    ticks: list[Any] = [(n, n, n, n) for n in range(1000)]
+    waiting = [(n, n, n, n) for n in range(3000)]
+    del waiting
+    assert pool_claim.blocks(lambda *four: four, ticks) == 1
+
+
 def test_a_pool_is_weighed_and_refuted():
     found = pool_claim.weigh()
     blocks = {name: weight.blocks for name, weight in found.weights.items()}
