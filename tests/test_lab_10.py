@@ -1,5 +1,6 @@
 """Notebook 10: judges, what the collector walks and frees, its exercise."""
 
+import asyncio
 import gc
 from typing import Any
 
@@ -158,10 +159,13 @@ def test_a_verdict_is_computed_from_the_evidence(id: str, evidence: Any, word: s
 def test_what_is_set_aside_is_not_walked_and_comes_back():
     mine = [[i] for i in range(10_000)]
     notes: list[Pause] = []
-    with gc_threshold(123), set_aside(), Watch([], notes):
-        gc.disable()
-        gc.set_threshold(5)
-        gc.collect()
+    with gc_threshold(123):
+        with set_aside(), Watch([], notes):
+            gc.disable()
+            gc.set_threshold(5)
+            gc.collect()
+        assert gc.isenabled()
+        assert gc.get_threshold()[0] == 123
     assert 0 <= notes[-1].walked < len(mine)
     with Watch([], notes):
         gc.collect()
@@ -179,6 +183,15 @@ def test_a_note_says_generation_time_and_how_much_was_kept():
     assert len(kept) <= first.walked < len(kept) + 1000
     assert second.walked == 0
     assert first.seconds > 0
+
+
+def test_a_walk_is_one_full_collection_beside_so_many():
+    notes: list[Pause] = []
+    with set_aside(), Watch([], notes):
+        seconds = pauses.walk(20_000)
+    (only,) = (note for note in notes if note.walked >= 20_000)
+    assert only.generation == FULL
+    assert seconds >= only.seconds
 
 
 async def test_a_walk_takes_longer_beside_more():
@@ -223,9 +236,11 @@ async def test_stop_ends_a_day_and_lets_go(monkeypatch: pytest.MonkeyPatch):
     async def stopped(self, look, still):
         assert look()
         assert still().undescribed() == []
+        await asyncio.sleep(0)  # the day begins
 
     monkeypatch.setattr(desk.Desk, "run", stopped)
     found = await growing.days()
+    assert repr(await session.session()) == "<Session lab, 1 tasks>"  # its monitor
     assert not found.before.full
     assert judge("what-is-frozen-is-not-walked", found).word == "INCONCLUSIVE"
 
@@ -370,11 +385,21 @@ def test_guests_who_are_there_at_a_freeze_are_garbage_for_ever():
     assert found.frozen_mb == 5
 
 
+def test_soon_is_a_step_later():
+    guests = Guests()
+    guests.came = 300
+    now, soon = policed.loads(50_000, guests, each_ms=0.001)
+    assert now == Load(50, 1.5)
+    assert soon == Load(60, 2)
+
+
 async def test_the_reference_keeps_real_budgets_and_no_policy_does_not():
     walks = Walks({MILLION: 0.05})
     found = await policed.policed(GcPolicy, walks)
     assert judge("a-policy-keeps-both-budgets", found).word == "SUPPORTED"
     assert max(found.policy.waited_mb) == MOST_MB  # the budget was used
+    walks_used = [pause.walked > 0.9 * MOST_WALKED for pause in found.policy.pauses]
+    assert sum(walks_used) == policed.STEPS * policed.KEPT / MOST_WALKED  # as well
     assert found.picture().undescribed() == []
     assert "Budgets: 10.0 ms, which is 100,000 containers, and 2 MB." in repr(found)
 
